@@ -1,0 +1,44 @@
+//! The cluster's identity, as clients see it.
+
+use odradek_storage::state::State;
+
+/// Sixteen bytes as Kafka writes them: base64url without padding.
+pub(crate) fn cluster_id(state: &State) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let number = state.cluster_id().as_u128();
+    let digit = |index: u32| {
+        // 22 digits of 6 bits hold 132: the last one has four zeros at its end.
+        let shifted = if index == 21 { number << 4 } else { number >> (128 - 6 * (index + 1)) };
+        let value = usize::try_from(shifted & 63).unwrap_or(0);
+        char::from(DIGITS[value])
+    };
+    (0..22).map(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use odradek_storage::command::{Command, CommandId, Entry, EntryHash, Proposal};
+    use odradek_storage::lsn::Lsn;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_kafka_writes_it() {
+        let id = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
+        let genesis = Command::Genesis { cluster_id: id, log_id: id, level: 1 };
+        let entry = Entry {
+            log_id: Uuid::nil(),
+            lsn: Lsn::FIRST,
+            previous: EntryHash::default(),
+            append_id: CommandId::default(),
+            level: 0,
+            time_ms: 0,
+            digest: None,
+            proposals: vec![Proposal { id: CommandId::default(), command: genesis }],
+        };
+        let mut state = State::new();
+        state.apply(&entry, EntryHash(1)).unwrap();
+        assert_eq!(cluster_id(&state), "ABEiM0RVZneImaq7zN3u_w");
+    }
+}

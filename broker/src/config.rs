@@ -1,0 +1,289 @@
+//! Configuration: flags, environment and file, turned into a [`Config`].
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default. A key
+//! that nobody knows is refused: a setting with a typing error must not be a setting that is ignored.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// A broker that speaks the Kafka protocol and owns nothing.
+///
+/// Without arguments: a broker on 127.0.0.1:9092 that keeps its data in ./odradek-data.
+#[derive(Debug, Parser)]
+#[command(name = "odradek", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const AFTER_HELP: &str = "\
+Every option can also be given in the environment (ODRADEK_LISTEN for --listen, and so on) or as a
+key of the file named by --config (listen = \"127.0.0.1:9092\"). A flag wins over the environment,
+the environment over the file. Unknown keys are refused.
+
+Examples:
+  odradek                                     one machine, nothing else installed
+  odradek --data /var/lib/odradek             the same, with its data elsewhere
+  odradek --listen 0.0.0.0:9092 --advertise kafka.example.com:9092
+                                              reachable from other machines
+  odradek --store memory: --log memory:       nothing outlives the process
+
+Try it:
+  echo hello | kcat -b 127.0.0.1:9092 -P -t greetings
+  kcat -b 127.0.0.1:9092 -C -t greetings -e";
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Runs a broker (the default).
+    Serve(Box<Settings>),
+}
+
+/// The settings as they are given: all optional.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092].
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Address that clients are told to connect to [default: the one listened on].
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Availability zone of this broker. Clients that name the same zone (client.rack, or zone=NAME
+    /// in their client id) are led to brokers in it.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Cluster that this broker belongs to: brokers with the same store, log and cluster share
+    /// everything [default: odradek].
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Where records are kept: file:DIR or memory: [default: file: in the data folder].
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Where their order is kept: file:DIR or memory: [default: file: in the data folder].
+    #[arg(long, value_name = "URL")]
+    log: Option<String>,
+    /// Folder for both [default: ./odradek-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Longest request that is taken, in bytes [default: 104857600].
+    #[arg(long, value_name = "BYTES")]
+    request_bytes_max: Option<usize>,
+    /// Bytes that requests in flight may take; when they are spent, sockets are not read
+    /// [default: 536870912].
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<usize>,
+    /// Bytes of record blocks that are kept in memory for consumers [default: 268435456].
+    #[arg(long, value_name = "BYTES")]
+    cache: Option<u64>,
+    /// A segment is written when it holds this many bytes of batches [default: 8388608].
+    #[arg(long, value_name = "BYTES")]
+    segment_bytes_max: Option<usize>,
+    /// A segment is written at the latest this many milliseconds after its first batch came
+    /// [default: 250]. On files it is written as soon as the one before it is.
+    #[arg(long, value_name = "MS")]
+    linger_ms: Option<u64>,
+    /// What is logged to standard error: error, warn, info, debug, trace, or a list of
+    /// target=level [default: info].
+    #[arg(long, value_name = "FILTER")]
+    log_level: Option<String>,
+    /// File with settings, in TOML.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+}
+
+/// How a broker is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: String,
+    /// Address that clients are told, if another.
+    pub advertise: Option<(String, u16)>,
+    /// Availability zone.
+    pub zone: Option<String>,
+    /// Name of the cluster, and of its log.
+    pub cluster: String,
+    /// Location of the object store.
+    pub store: String,
+    /// Location of the log.
+    pub log: String,
+    /// Longest request that is taken, in bytes.
+    pub request_bytes_max: usize,
+    /// Bytes that requests in flight may take.
+    pub memory_bytes: usize,
+    /// Bytes of record blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Bytes of batches after which a segment is written.
+    pub segment_bytes_max: usize,
+    /// Time after which a segment is written.
+    pub linger: Duration,
+    /// What is logged.
+    pub log_level: String,
+}
+
+/// What is wrong with the settings: a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9092".to_owned(),
+            advertise: None,
+            zone: None,
+            cluster: "odradek".to_owned(),
+            store: "memory:".to_owned(),
+            log: "memory:".to_owned(),
+            request_bytes_max: 100 * 1024 * 1024,
+            memory_bytes: 512 * 1024 * 1024,
+            cache_bytes: 256 * 1024 * 1024,
+            segment_bytes_max: 8 * 1024 * 1024,
+            linger: Duration::from_millis(250),
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the arguments of the process, its environment and the file they name.
+    ///
+    /// Ends the process for `--help`, `--version` and arguments that make no sense, as clap does.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        let cli = Cli::parse();
+        let flags = match cli.command {
+            Some(Subcommands::Serve(settings)) => settings.over(cli.settings),
+            None => cli.settings,
+        };
+        let environment = from_environment(std::env::vars())?;
+        let given = flags.over(environment);
+        let file = match &given.config {
+            Some(path) => from_file(path)?,
+            None => Settings::default(),
+        };
+        Self::from_settings(given.over(file))
+    }
+
+    fn from_settings(settings: Settings) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let data = settings.data.unwrap_or_else(|| PathBuf::from("./odradek-data"));
+        let under_data = |name: &str| format!("file:{}", data.join(name).display());
+        let advertise = settings.advertise.as_deref().map(host_and_port).transpose()?;
+        let cluster = settings.cluster.unwrap_or(default.cluster);
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if cluster.is_empty() || !cluster.chars().all(legal) {
+            return Err(ConfigError(format!(
+                "cluster {cluster:?} is no name: use a-z, 0-9, - and _"
+            )));
+        }
+        let config = Self {
+            listen: settings.listen.unwrap_or(default.listen),
+            advertise,
+            zone: settings.zone,
+            cluster,
+            store: settings.store.unwrap_or_else(|| under_data("objects")),
+            log: settings.log.unwrap_or_else(|| under_data("log")),
+            request_bytes_max: settings.request_bytes_max.unwrap_or(default.request_bytes_max),
+            memory_bytes: settings.memory.unwrap_or(default.memory_bytes),
+            cache_bytes: settings.cache.unwrap_or(default.cache_bytes),
+            segment_bytes_max: settings.segment_bytes_max.unwrap_or(default.segment_bytes_max),
+            linger: settings.linger_ms.map_or(default.linger, Duration::from_millis),
+            log_level: settings.log_level.unwrap_or(default.log_level),
+        };
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        let limits = [
+            ("request-bytes-max", self.request_bytes_max, 1024, 1 << 30),
+            ("memory", self.memory_bytes, 1 << 20, 1 << 40),
+            ("segment-bytes-max", self.segment_bytes_max, 1024, 256 << 20),
+        ];
+        for (name, value, least, most) in limits {
+            if !(least..=most).contains(&value) {
+                return Err(ConfigError(format!("{name} is {value}, not from {least} to {most}")));
+            }
+        }
+        host_and_port(&self.listen)?;
+        Ok(self)
+    }
+}
+
+impl Settings {
+    /// These settings, and those of `other` where these say nothing.
+    fn over(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            advertise: self.advertise.or(other.advertise),
+            zone: self.zone.or(other.zone),
+            cluster: self.cluster.or(other.cluster),
+            store: self.store.or(other.store),
+            log: self.log.or(other.log),
+            data: self.data.or(other.data),
+            request_bytes_max: self.request_bytes_max.or(other.request_bytes_max),
+            memory: self.memory.or(other.memory),
+            cache: self.cache.or(other.cache),
+            segment_bytes_max: self.segment_bytes_max.or(other.segment_bytes_max),
+            linger_ms: self.linger_ms.or(other.linger_ms),
+            log_level: self.log_level.or(other.log_level),
+            config: self.config.or(other.config),
+        }
+    }
+}
+
+/// The settings in `ODRADEK_*` variables: read as the lines of a file would be.
+fn from_environment(
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, ConfigError> {
+    let mut table = toml::Table::new();
+    let mut config = None;
+    for (name, value) in variables {
+        let Some(key) = name.strip_prefix("ODRADEK_") else { continue };
+        let key = key.to_ascii_lowercase().replace('_', "-");
+        if key == "config" {
+            config = Some(PathBuf::from(value));
+            continue;
+        }
+        let number = value.parse().map(toml::Value::Integer);
+        // A zone or a cluster may be called by a number.
+        let is_text = ["zone", "cluster", "data", "log-level"].contains(&key.as_str());
+        let value = match number {
+            Ok(number) if !is_text => number,
+            _ => toml::Value::String(value),
+        };
+        table.insert(key, value);
+    }
+    let settings: Settings = table
+        .try_into()
+        .map_err(|error| ConfigError(format!("environment (ODRADEK_*): {}", one_line(&error))))?;
+    Ok(Settings { config, ..settings })
+}
+
+fn from_file(path: &Path) -> Result<Settings, ConfigError> {
+    let said = |what: String| ConfigError(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| said(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| said(one_line(&error)))
+}
+
+fn one_line(error: &toml::de::Error) -> String {
+    error.message().replace('\n', ", ")
+}
+
+fn host_and_port(address: &str) -> Result<(String, u16), ConfigError> {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    match parts {
+        Some((host, port)) if !host.is_empty() => Ok((host, port)),
+        _ => Err(ConfigError(format!("{address:?} is no address: use HOST:PORT"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::*;
+
+fn environment(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    from_environment(owned)
+}
+
+fn flags(arguments: &[&str]) -> Settings {
+    let cli = Cli::try_parse_from([&["odradek"], arguments].concat()).unwrap();
+    match cli.command {
+        Some(Subcommands::Serve(settings)) => settings.over(cli.settings),
+        None => cli.settings,
+    }
+}
+
+#[test]
+fn without_settings_the_data_is_in_the_working_folder() {
+    let config = Config::from_settings(flags(&[])).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:9092");
+    assert_eq!(config.store, "file:./odradek-data/objects");
+    assert_eq!(config.log, "file:./odradek-data/log");
+}
+
+#[test]
+fn serve_is_the_default_command() {
+    assert_eq!(flags(&["serve", "--zone", "a"]), flags(&["--zone", "a"]));
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let file: Settings =
+        toml::from_str("listen = \"f:1\"\nzone = \"f\"\nlinger-ms = 7\ndata = \"f\"").unwrap();
+    let environment = environment(&[
+        ("ODRADEK_LISTEN", "e:2"),
+        ("ODRADEK_ZONE", "17"),
+        ("ODRADEK_MEMORY", "2000000"),
+        ("PATH", "/bin"),
+    ]);
+    let given = flags(&["--listen", "c:3"]).over(environment.unwrap()).over(file);
+    let config = Config::from_settings(given).unwrap();
+    assert_eq!(config.listen, "c:3");
+    assert_eq!(config.zone.as_deref(), Some("17"));
+    assert_eq!(config.memory_bytes, 2_000_000);
+    assert_eq!(config.linger, Duration::from_millis(7));
+    assert_eq!(config.store, "file:f/objects");
+}
+
+#[test]
+fn keys_that_nobody_knows_are_refused_by_name() {
+    let error = environment(&[("ODRADEK_LISTN", "x")]).unwrap_err();
+    assert!(error.to_string().contains("listn"), "{error}");
+    let error = toml::from_str::<Settings>("lissten = \"x\"").unwrap_err();
+    assert!(one_line(&error).contains("lissten"), "{error}");
+    assert!(Cli::try_parse_from(["odradek", "--lissten", "x"]).is_err());
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for arguments in [
+        &["--listen", "nowhere"][..],
+        &["--advertise", "host:99999"],
+        &["--request-bytes-max", "1"],
+        &["--cluster", "a/b"],
+    ] {
+        assert!(Config::from_settings(flags(arguments)).is_err(), "{arguments:?}");
+    }
+}

@@ -1,0 +1,248 @@
+//! A connection: requests in, replies out in the same order.
+//!
+//! Two halves. The *reading* half cuts frames, decodes them and queues a reply for each. Produce
+//! requests begin here, in the order in which they came, so that several of one connection are in
+//! flight at once: their latency is that of an object store, and a client's throughput is what its
+//! window allows. Every other request is executed when its turn to be answered has come, one after the
+//! other, as in Kafka. The *writing* half takes the replies from the queue, finishes and writes them.
+//!
+//! The queue is bounded, and each request holds its share of the memory budget until it is answered:
+//! a client that does not read its replies is not read from.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use odradek_protocol::error::DecodeError;
+use odradek_protocol::frame::{LENGTH_BYTES, RequestHeader, announced_length, read_header};
+use odradek_protocol::request::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::context::Context;
+use crate::dispatch::{self, Reply};
+use crate::memory::{MemoryBudget, Share};
+use crate::session::Session;
+
+/// Replies that may wait in one connection.
+const REPLIES_MAX: usize = 256;
+
+/// A connection on which nothing happens is closed after this (`connections.max.idle.ms`).
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// A frame that has begun must go on arriving within this.
+const FRAME_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A client must take some of its replies within this.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// Memory is taken, and a frame read, in steps of this many bytes.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// Parts of a response given to the socket at once.
+const SLICES_MAX: usize = 64;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed by the client")]
+    Closed,
+    #[error("idle")]
+    Idle,
+    #[error("stopping")]
+    Stopping,
+    #[error("a frame stopped in the middle")]
+    FrameStalled,
+    #[error("the client does not read its replies")]
+    WriteStalled,
+    #[error("an unacknowledged produce request failed")]
+    Unacknowledged,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A reply that waits for its turn, and the memory its request holds.
+struct Queued {
+    header: RequestHeader,
+    reply: Reply,
+    _share: Share,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    context: Arc<Context>,
+    memory: MemoryBudget,
+    stop: watch::Receiver<bool>,
+) {
+    let (read, write) = stream.into_split();
+    let (replies, queue) = mpsc::channel(REPLIES_MAX);
+    let reader = Reader { read, peer, context: Arc::clone(&context), memory, replies, stop };
+    let end = {
+        let reading = reader.run();
+        let writing = write_replies(write, queue, context);
+        tokio::pin!(reading, writing);
+        tokio::select! {
+            biased;
+            end = &mut reading => match end {
+                // Told to stop: what was read is still answered.
+                End::Stopping => writing.await.err().unwrap_or(End::Stopping),
+                end => end,
+            },
+            written = &mut writing => written.err().unwrap_or(End::Closed),
+        }
+    };
+    match end {
+        End::Decode(_) => tracing::warn!(%peer, reason = %end, "connection closed"),
+        End::Closed
+        | End::Idle
+        | End::Stopping
+        | End::FrameStalled
+        | End::WriteStalled
+        | End::Unacknowledged
+        | End::Io(_) => {
+            tracing::debug!(%peer, reason = %end, "connection closed");
+        }
+    }
+}
+
+struct Reader {
+    read: OwnedReadHalf,
+    peer: SocketAddr,
+    context: Arc<Context>,
+    memory: MemoryBudget,
+    replies: mpsc::Sender<Queued>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Reader {
+    async fn run(mut self) -> End {
+        loop {
+            if let Err(end) = self.request().await {
+                return end;
+            }
+        }
+    }
+
+    async fn request(&mut self) -> Result<(), End> {
+        let length = self.frame_length().await?;
+        let (mut body, share) = self.frame(length).await?;
+        let header = read_header(&mut body)?;
+        let request = Request::decode(&header, body)?;
+        let session = Session::new(self.peer, &header.client_id);
+        let reply = dispatch::begin(&self.context, session, header.version, request).await;
+        let reply = match reply {
+            Reply::None => return Ok(()),
+            Reply::Close => return Err(End::Unacknowledged),
+            reply => reply,
+        };
+        let queued = Queued { header, reply, _share: share };
+        self.replies.send(queued).await.map_err(|_| End::Closed)
+    }
+
+    /// Waits for the next frame to begin.
+    async fn frame_length(&mut self) -> Result<usize, End> {
+        let mut prefix = [0; LENGTH_BYTES];
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait_for(|stop| *stop) => return Err(End::Stopping),
+                read = self.read.read(&mut prefix[..1]) => {
+                    if read? == 0 {
+                        return Err(End::Closed);
+                    }
+                    break;
+                }
+                () = tokio::time::sleep(IDLE_MAX) => {
+                    // Only if nothing is in flight either.
+                    if self.replies.capacity() == REPLIES_MAX {
+                        return Err(End::Idle);
+                    }
+                }
+            }
+        }
+        timeout(FRAME_STALL_MAX, self.read.read_exact(&mut prefix[1..]))
+            .await
+            .map_err(|_| End::FrameStalled)??;
+        Ok(announced_length(prefix, self.context.config.request_bytes_max)?)
+    }
+
+    /// Reads a frame in steps: a client that announces much and sends little costs little.
+    async fn frame(&mut self, length: usize) -> Result<(Bytes, Share), End> {
+        let mut frame = BytesMut::new();
+        let mut share = self.memory.begin(length.min(STEP_BYTES)).await;
+        loop {
+            let step = (length - frame.len()).min(STEP_BYTES.max(frame.len()));
+            let start = frame.len();
+            frame.resize(start + step, 0);
+            self.fill(&mut frame[start..]).await?;
+            if frame.len() == length {
+                return Ok((frame.freeze(), share));
+            }
+            let next = (length - frame.len()).min(frame.len());
+            self.memory.extend(&mut share, next).await;
+        }
+    }
+
+    async fn fill(&mut self, mut rest: &mut [u8]) -> Result<(), End> {
+        while !rest.is_empty() {
+            let read = timeout(FRAME_STALL_MAX, self.read.read(rest));
+            match read.await.map_err(|_| End::FrameStalled)?? {
+                0 => return Err(End::Closed),
+                read => rest = &mut rest[read..],
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn write_replies(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Queued>,
+    context: Arc<Context>,
+) -> Result<(), End> {
+    while let Some(queued) = queue.recv().await {
+        let parts = dispatch::finish(&context, &queued.header, queued.reply).await;
+        let Some(parts) = parts else { return Err(End::Closed) };
+        write_parts(&mut write, parts).await?;
+    }
+    // Fails if the client is gone already, which is as good.
+    drop(write.shutdown().await);
+    Ok(())
+}
+
+/// Writes the parts one after the other, without joining them.
+async fn write_parts(write: &mut OwnedWriteHalf, mut parts: Vec<Bytes>) -> Result<(), End> {
+    let mut first = 0;
+    while first < parts.len() {
+        if parts[first].is_empty() {
+            first += 1;
+            continue;
+        }
+        let last = parts.len().min(first + SLICES_MAX);
+        let slices: Vec<io::IoSlice<'_>> =
+            parts[first..last].iter().map(|part| io::IoSlice::new(part)).collect();
+        let written = timeout(WRITE_STALL_MAX, write.write_vectored(&slices));
+        let mut written = written.await.map_err(|_| End::WriteStalled)??;
+        if written == 0 {
+            return Err(End::Closed);
+        }
+        while written > 0 {
+            let taken = written.min(parts[first].len());
+            drop(parts[first].split_to(taken));
+            written -= taken;
+            if parts[first].is_empty() {
+                first += 1;
+            }
+        }
+    }
+    Ok(())
+}

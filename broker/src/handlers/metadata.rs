@@ -1,0 +1,155 @@
+//! Metadata: which topics there are, and which broker to ask for each partition.
+//!
+//! Any broker serves any partition, so the leader is a hint (see `leadership`), the leader epoch is 0
+//! for ever, and a topic that is created because it was asked for is there at once.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::ResponseError;
+use odradek_protocol::id::{NodeId, TopicId, TopicPartition};
+use odradek_protocol::messages::metadata_request::MetadataRequestTopic;
+use odradek_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use odradek_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use odradek_storage::state::State;
+use odradek_storage::state::brokers::Broker;
+use odradek_storage::state::topics::Topic;
+use uuid::Uuid;
+
+use crate::cluster::cluster_id;
+use crate::context::Context;
+use crate::leadership;
+use crate::session::Session;
+use crate::topics::{self, NewTopic, look_twice};
+
+pub(crate) async fn handle(
+    context: &Context,
+    session: &Session,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let zone = session.zone.as_deref();
+    let topics = match request.topics {
+        // Version 0 has no null: there, an empty list means all.
+        None => all(context, zone, version),
+        Some(topics) if topics.is_empty() && version == 0 => all(context, zone, version),
+        Some(topics) => {
+            let mut found = Vec::with_capacity(topics.len());
+            for topic in topics {
+                found.push(
+                    one(context, zone, version, topic, request.allow_auto_topic_creation).await,
+                );
+            }
+            found
+        }
+    };
+    let response = context.machine().read(|state| {
+        MetadataResponse::default()
+            .with_brokers(state.brokers().iter().map(broker).collect())
+            .with_cluster_id(Some(cluster_id(state).into()))
+    });
+    response.with_controller_id(BrokerId(context.node_id().0)).with_topics(topics)
+}
+
+fn broker((node, broker): (&NodeId, &Broker)) -> MetadataResponseBroker {
+    MetadataResponseBroker::default()
+        .with_node_id(BrokerId(node.0))
+        .with_host(broker.host.clone().into())
+        .with_port(i32::from(broker.port))
+        .with_rack(broker.zone.clone().map(Into::into))
+}
+
+fn all(context: &Context, zone: Option<&str>, version: i16) -> Vec<MetadataResponseTopic> {
+    context.machine().read(|state| {
+        state.topics().map(|topic| describe(state.brokers(), topic, zone, version)).collect()
+    })
+}
+
+async fn one(
+    context: &Context,
+    zone: Option<&str>,
+    version: i16,
+    asked: MetadataRequestTopic,
+    may_create: bool,
+) -> MetadataResponseTopic {
+    let MetadataRequestTopic { name, topic_id, .. } = asked;
+    let Some(name) = name else { return by_id(context, zone, version, topic_id).await };
+    let failed = |code: ResponseError| {
+        MetadataResponseTopic::default().with_error_code(code.code()).with_name(Some(name.clone()))
+    };
+    if !topics::is_legal_name(name.as_str()) {
+        return failed(ResponseError::InvalidTopicException);
+    }
+    let look = |state: &State| {
+        let topic = state.topic_by_name(name.as_str())?;
+        Some(describe(state.brokers(), topic, zone, version))
+    };
+    match look_twice(context.machine(), look).await {
+        Ok(Some(topic)) => return topic,
+        Ok(None) => {}
+        Err(_) => return failed(ResponseError::LeaderNotAvailable),
+    }
+    let configs = context.broker_configs();
+    // Before version 4 a client could not say that it did not want this.
+    if !configs.auto_create_topics || (version >= 4 && !may_create) {
+        return failed(ResponseError::UnknownTopicOrPartition);
+    }
+    let new = NewTopic {
+        name: name.as_str().to_owned(),
+        partitions: configs.num_partitions,
+        replication_factor: configs.default_replication_factor,
+        configs: BTreeMap::new(),
+    };
+    match topics::create(context, new).await {
+        // Somebody else was quicker: fine.
+        Ok(_) => {}
+        Err(refusal) if refusal.code == ResponseError::TopicAlreadyExists => {}
+        Err(refusal) => return failed(refusal.code),
+    }
+    context.machine().read(look).unwrap_or_else(|| failed(ResponseError::LeaderNotAvailable))
+}
+
+async fn by_id(
+    context: &Context,
+    zone: Option<&str>,
+    version: i16,
+    id: Uuid,
+) -> MetadataResponseTopic {
+    let look = |state: &State| {
+        let topic = state.topic(TopicId(id))?;
+        Some(describe(state.brokers(), topic, zone, version))
+    };
+    let code = match look_twice(context.machine(), look).await {
+        Ok(Some(topic)) => return topic,
+        Ok(None) => ResponseError::UnknownTopicId,
+        Err(_) => ResponseError::LeaderNotAvailable,
+    };
+    let failed = MetadataResponseTopic::default().with_error_code(code.code()).with_topic_id(id);
+    // Null names came with version 12.
+    failed.with_name((version < 12).then(TopicName::default))
+}
+
+fn describe(
+    brokers: &BTreeMap<NodeId, Broker>,
+    topic: &Topic,
+    zone: Option<&str>,
+    version: i16,
+) -> MetadataResponseTopic {
+    let partition = |index: usize| {
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
+        let partition = TopicPartition { topic: topic.id, partition: index };
+        let replicas = leadership::replicas(brokers, partition, zone, topic.replication_factor);
+        let nodes: Vec<BrokerId> = replicas.iter().map(|node| BrokerId(node.0)).collect();
+        let described = MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id(nodes.first().copied().unwrap_or(BrokerId(-1)))
+            .with_replica_nodes(nodes.clone())
+            .with_isr_nodes(nodes);
+        if version >= 7 { described.with_leader_epoch(0) } else { described }
+    };
+    let described = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(topic.name.clone().into())))
+        .with_partitions((0..topic.partitions.len()).map(partition).collect());
+    if version >= 10 { described.with_topic_id(topic.id.0) } else { described }
+}

@@ -1,0 +1,289 @@
+//! Produce: batches into the log.
+//!
+//! A batch's header is checked, and its checksum; where it is not compressed, its records are walked.
+//! Compressed records are not opened: that would cost more than all the rest of the path, and nothing
+//! on it depends on what is inside. A producer that compresses nonsense hurts the consumers of its own
+//! topic and nobody else.
+//!
+//! A request begins when it is read, in the order of its connection, and ends when its batches are in
+//! the log. `acks` 1 and all are the same: there is no replica to wait for and nothing sooner to
+//! acknowledge.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use odradek_protocol::ResponseError;
+use odradek_protocol::compression::Records;
+use odradek_protocol::id::{ProducerId, TopicId, TopicPartition};
+use odradek_protocol::messages::produce_request::TopicProduceData;
+use odradek_protocol::messages::produce_response::{
+    PartitionProduceResponse, TopicProduceResponse,
+};
+use odradek_protocol::messages::{ProduceRequest, ProduceResponse};
+use odradek_protocol::record::{Codec, RecordBatch};
+use odradek_storage::command::{BatchProducer, BatchSummary};
+use odradek_storage::segment::builder::PendingBatch;
+use odradek_storage::state::State;
+use odradek_storage::writer::{AppendError, Appended, Appending};
+
+use crate::context::Context;
+use crate::error;
+use crate::session::Session;
+use crate::topic_configs::ProduceRules;
+use crate::topics::{Refusal, look_twice};
+
+/// First version in which topics have ids and no names.
+const BY_ID: i16 = 13;
+
+/// First version in which zstd is known (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
+/// Bounds on how long a client may have us wait.
+const TIMEOUT: std::ops::RangeInclusive<i32> = 1..=10 * 60 * 1000;
+
+/// A Produce request that has begun.
+pub(crate) enum Begun {
+    /// The response is to come.
+    Pending(BoxFuture<'static, ProduceResponse>),
+    /// The client wants no response.
+    Silent,
+    /// The client wants no response, and something failed.
+    Close,
+}
+
+/// A partition of the request: what becomes of it.
+enum Fate {
+    /// It failed already.
+    Refused(Refusal),
+    /// Its batch is on its way, with this log append time (-1 if it has its producer's).
+    Underway(i64),
+}
+
+/// A topic of the request, with the fates of its partitions.
+struct BegunTopic {
+    response: TopicProduceResponse,
+    partitions: Vec<(i32, Fate)>,
+}
+
+pub(crate) async fn begin(
+    context: &Context,
+    _: &Session,
+    version: i16,
+    request: ProduceRequest,
+) -> Begun {
+    let acks = request.acks;
+    let whole = refuse(&request);
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut batches = Vec::new();
+    for topic in request.topic_data {
+        topics.push(begin_topic(context, version, topic, whole.as_ref(), &mut batches).await);
+    }
+    let refused = topics.iter().flat_map(|topic| &topic.partitions);
+    let refused = refused.into_iter().any(|(_, fate)| matches!(fate, Fate::Refused(_)));
+    let appending = context.engine.writer.append(batches).await;
+    if acks == 0 {
+        return match appending {
+            Ok(_) if !refused => Begun::Silent,
+            _ => Begun::Close,
+        };
+    }
+    let timeout = request.timeout_ms.clamp(*TIMEOUT.start(), *TIMEOUT.end());
+    let timeout = Duration::from_millis(u64::try_from(timeout).unwrap_or(0));
+    Begun::Pending(complete(version, topics, appending, timeout).boxed())
+}
+
+fn refuse(request: &ProduceRequest) -> Option<Refusal> {
+    if !(-1..=1).contains(&request.acks) {
+        let message = format!("acks is {}, not -1, 0 or 1", request.acks);
+        return Some(Refusal::new(ResponseError::InvalidRequiredAcks, message));
+    }
+    let message = "transactions are not supported by this release yet";
+    request
+        .transactional_id
+        .is_some()
+        .then(|| Refusal::new(ResponseError::InvalidTxnState, message))
+}
+
+async fn begin_topic(
+    context: &Context,
+    version: i16,
+    topic: TopicProduceData,
+    whole: Option<&Refusal>,
+    batches: &mut Vec<(TopicPartition, PendingBatch)>,
+) -> BegunTopic {
+    let defaults = context.broker_configs();
+    let find = |state: &State| {
+        let found = match version {
+            BY_ID.. => state.topic(TopicId(topic.topic_id)),
+            _ => state.topic_by_name(topic.name.as_str()),
+        }?;
+        let rules = ProduceRules::of(&found.configs, defaults.message_max_bytes);
+        Some((found.id, found.partitions.len(), rules))
+    };
+    let found = match whole {
+        Some(refusal) => Err(refusal.clone()),
+        None => match look_twice(context.machine(), find).await {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) if version >= BY_ID => {
+                Err(Refusal::new(ResponseError::UnknownTopicId, "there is no such topic"))
+            }
+            Ok(None) => {
+                Err(Refusal::new(ResponseError::UnknownTopicOrPartition, "there is no such topic"))
+            }
+            Err(error) => Err(Refusal::new(ResponseError::NotLeaderOrFollower, error.to_string())),
+        },
+    };
+    let now_ms = context.clock.now_ms();
+    let mut fates = Vec::with_capacity(topic.partition_data.len());
+    for partition in topic.partition_data {
+        let index = partition.index;
+        let checked = found.clone().and_then(|(id, partitions, rules)| {
+            if usize::try_from(index).is_ok_and(|index| index < partitions) {
+                let batch = check(version, &rules, now_ms, partition.records.as_ref())?;
+                Ok((TopicPartition { topic: id, partition: index }, batch, rules))
+            } else {
+                let message = format!("the topic has {partitions} partitions");
+                Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message))
+            }
+        });
+        fates.push(match checked {
+            Ok((partition, batch, rules)) => {
+                batches.push((partition, batch));
+                (index, Fate::Underway(if rules.log_append_time { now_ms } else { -1 }))
+            }
+            Err(refusal) => (index, Fate::Refused(refusal)),
+        });
+    }
+    let response = TopicProduceResponse::default();
+    let response = match version {
+        BY_ID.. => response.with_topic_id(topic.topic_id),
+        _ => response.with_name(topic.name),
+    };
+    BegunTopic { response, partitions: fates }
+}
+
+/// Checks the records of a partition, in the order in which Kafka does.
+fn check(
+    version: i16,
+    rules: &ProduceRules,
+    now_ms: i64,
+    records: Option<&Bytes>,
+) -> Result<PendingBatch, Refusal> {
+    let empty = Bytes::new();
+    let records = records.unwrap_or(&empty);
+    if records.len() > rules.max_message_bytes {
+        let message = format!("{} bytes, at most {}", records.len(), rules.max_message_bytes);
+        return Err(Refusal::new(ResponseError::MessageTooLarge, message));
+    }
+    let invalid = |message: String| Refusal::new(ResponseError::InvalidRecord, message);
+    let batch = RecordBatch::from_producer(records)
+        .map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    let codec =
+        batch.codec().map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    if codec == Codec::Zstd && version < ZSTD_SINCE {
+        let message = "zstd needs Produce version 7";
+        return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
+    }
+    if batch.is_transactional() {
+        let message = "transactions are not supported by this release yet";
+        return Err(Refusal::new(ResponseError::InvalidTxnState, message));
+    }
+    if codec == Codec::None {
+        for record in Records::of(&batch, batch.records()) {
+            record.map_err(|error| invalid(error.to_string()))?;
+        }
+    }
+    let batch = if rules.log_append_time {
+        batch.with_log_append_time(now_ms)
+    } else {
+        check_timestamp(rules, now_ms, batch.max_timestamp())?;
+        batch
+    };
+    let producer = (batch.producer_id() >= 0).then(|| BatchProducer {
+        id: ProducerId(batch.producer_id()),
+        epoch: batch.producer_epoch(),
+        base_sequence: batch.base_sequence(),
+    });
+    let summary = BatchSummary {
+        bytes: u32::try_from(batch.bytes().len()).unwrap_or(u32::MAX),
+        records: batch.offsets(),
+        max_timestamp: batch.max_timestamp(),
+        producer,
+    };
+    Ok(PendingBatch { bytes: batch.bytes().clone(), summary, compressed: codec != Codec::None })
+}
+
+fn check_timestamp(rules: &ProduceRules, now_ms: i64, timestamp: i64) -> Result<(), Refusal> {
+    // Producers that send no timestamps send -1.
+    let too_late = timestamp.saturating_sub(now_ms) > rules.after_max_ms;
+    let too_early = timestamp >= 0 && now_ms.saturating_sub(timestamp) > rules.before_max_ms;
+    if too_late || too_early {
+        let message = format!("timestamp {timestamp} is too far from the broker's {now_ms}");
+        return Err(Refusal::new(ResponseError::InvalidTimestamp, message));
+    }
+    Ok(())
+}
+
+async fn complete(
+    version: i16,
+    topics: Vec<BegunTopic>,
+    appending: Result<Appending, AppendError>,
+    timeout: Duration,
+) -> ProduceResponse {
+    let mut answers = match appending {
+        // Out of time is out of knowledge: the batches may still get there.
+        Ok(appending) => match tokio::time::timeout(timeout, appending).await {
+            Ok(answers) => Ok(answers.into_iter()),
+            Err(_) => Err(AppendError::Unknown),
+        },
+        Err(error) => Err(error),
+    };
+    let mut next = || match &mut answers {
+        Ok(answers) => answers.next().unwrap_or(Err(AppendError::Unknown)),
+        Err(error) => Err(error.clone()),
+    };
+    let topics = topics.into_iter().map(|BegunTopic { response, partitions }| {
+        let partitions = partitions.into_iter().map(|(index, fate)| {
+            let response = PartitionProduceResponse::default().with_index(index);
+            match fate {
+                Fate::Refused(refusal) => failed(response, version, refusal),
+                Fate::Underway(time_ms) => match next() {
+                    Ok(appended) => succeeded(response, version, appended, time_ms),
+                    Err(error) => {
+                        let code = error::of_append(&error);
+                        failed(response, version, Refusal::new(code, error.to_string()))
+                    }
+                },
+            }
+        });
+        let partitions = partitions.collect();
+        response.with_partition_responses(partitions)
+    });
+    ProduceResponse::default().with_responses(topics.collect())
+}
+
+fn succeeded(
+    response: PartitionProduceResponse,
+    version: i16,
+    appended: Appended,
+    log_append_time_ms: i64,
+) -> PartitionProduceResponse {
+    let response = response
+        .with_base_offset(appended.base_offset.0)
+        .with_log_append_time_ms(log_append_time_ms);
+    if version >= 5 { response.with_log_start_offset(appended.log_start.0) } else { response }
+}
+
+fn failed(
+    response: PartitionProduceResponse,
+    version: i16,
+    refusal: Refusal,
+) -> PartitionProduceResponse {
+    let response = response
+        .with_error_code(refusal.code.code())
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1);
+    if version >= 8 { response.with_error_message(Some(refusal.message.into())) } else { response }
+}

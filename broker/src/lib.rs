@@ -1,0 +1,24 @@
+//! Who is talking: sockets, sessions and handlers over the engine of `odradek-storage`.
+//!
+//! A request's way: [`server`] accepts, `connection` cuts frames and keeps replies in order, `dispatch`
+//! finds the handler, `handlers` ask the engine and translate its answer. [`broker`] puts everything
+//! together, [`config`] says how.
+
+pub mod broker;
+mod broker_configs;
+mod cluster;
+pub mod config;
+mod configs;
+mod connection;
+mod context;
+mod dispatch;
+mod error;
+mod handlers;
+mod leadership;
+mod memory;
+mod resources;
+mod server;
+mod session;
+pub mod telemetry;
+mod topic_configs;
+mod topics;

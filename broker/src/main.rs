@@ -1,0 +1,68 @@
+//! The binary: settings in, a broker until it is told to stop, an exit code out.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use odradek::broker::Broker;
+use odradek::config::Config;
+use odradek::telemetry;
+use odradek_storage::clock::SystemClock;
+use odradek_storage::engine::Ports;
+use odradek_storage::location::{open_log, open_object_store};
+use rand::TryRngCore;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a broker may take to finish what is in flight.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "odradek: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let config = Config::from_process()?;
+    telemetry::init(&config.log_level).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config));
+    // What still hangs on a dead disk or network must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let log = open_log(&config.log, &config.cluster)?;
+    let objects = open_object_store(&config.store)?;
+    let ports = Ports { objects, log: log.log, clock: Arc::new(SystemClock) };
+    let seed = rand::rngs::OsRng.try_next_u64().context("no entropy from the operating system")?;
+    let (store, order) = (config.store.clone(), config.log.clone());
+    let broker = Broker::start(config, ports, log.exclusive, seed).await?;
+    let mut out = std::io::stdout();
+    writeln!(
+        out,
+        "odradek is ready: Kafka on {}, records in {store}, their order in {order}",
+        broker.address()
+    )?;
+    out.flush()?;
+    tokio::select! {
+        biased;
+        reason = broker.halted() => anyhow::bail!("{reason}"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    if tokio::time::timeout(STOP_MAX, broker.stop()).await.is_err() {
+        tracing::warn!("not all that was in flight could be finished");
+    }
+    Ok(())
+}

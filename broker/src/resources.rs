@@ -1,0 +1,123 @@
+//! Resources that have configs: what a client's type and name mean, and changing them.
+
+use odradek_protocol::ResponseError;
+use odradek_protocol::id::{NodeId, TopicId};
+use odradek_storage::command::{Command, ConfigChange, ConfigOperation, ConfigResource};
+use odradek_storage::state::State;
+
+use crate::broker_configs::BROKER_CONFIGS;
+use crate::configs::{Definition, validate};
+use crate::context::Context;
+use crate::topic_configs::TOPIC_CONFIGS;
+use crate::topics::{Refusal, look_twice, propose};
+
+/// Resource type of topics (KIP-133).
+const TOPIC: i8 = 2;
+
+/// Resource type of brokers; an empty name means all of them.
+const BROKER: i8 = 4;
+
+/// A resource that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// A topic.
+    Topic(TopicId),
+    /// A broker.
+    Broker(NodeId),
+    /// All brokers.
+    Cluster,
+}
+
+impl Resource {
+    /// The configs it can have.
+    pub(crate) fn table(self) -> &'static [Definition] {
+        match self {
+            Self::Topic(_) => TOPIC_CONFIGS,
+            Self::Broker(_) | Self::Cluster => BROKER_CONFIGS,
+        }
+    }
+
+    fn in_command(self) -> ConfigResource {
+        match self {
+            Self::Topic(topic) => ConfigResource::Topic(topic),
+            Self::Broker(node) => ConfigResource::Broker(node),
+            Self::Cluster => ConfigResource::Cluster,
+        }
+    }
+}
+
+/// Finds the resource that a client means.
+pub(crate) async fn resolve(context: &Context, kind: i8, name: &str) -> Result<Resource, Refusal> {
+    let look: Box<dyn Fn(&State) -> Option<Resource> + Send + Sync> = match kind {
+        TOPIC => {
+            let name = name.to_owned();
+            Box::new(move |state| Some(Resource::Topic(state.topic_by_name(&name)?.id)))
+        }
+        BROKER if name.is_empty() => return Ok(Resource::Cluster),
+        BROKER => {
+            let node = name.parse().map(NodeId).map_err(|_| {
+                let message = format!("{name:?} is no broker's number");
+                Refusal::new(ResponseError::InvalidRequest, message)
+            })?;
+            Box::new(move |state| {
+                state.brokers().contains_key(&node).then_some(Resource::Broker(node))
+            })
+        }
+        _ => {
+            let message = format!("resources of type {kind} have no configs here");
+            return Err(Refusal::new(ResponseError::InvalidRequest, message));
+        }
+    };
+    match look_twice(context.machine(), look).await {
+        Ok(Some(resource)) => Ok(resource),
+        Ok(None) if kind == TOPIC => {
+            let message = format!("there is no topic {name}");
+            Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message))
+        }
+        Ok(None) => {
+            let message = format!("there is no broker {name}");
+            Err(Refusal::new(ResponseError::InvalidRequest, message))
+        }
+        Err(error) => Err(Refusal::new(ResponseError::RequestTimedOut, error.to_string())),
+    }
+}
+
+/// Checks changes to a resource, and makes them unless they are only to be checked.
+pub(crate) async fn alter(
+    context: &Context,
+    resource: Resource,
+    replace: bool,
+    changes: Vec<ConfigChange>,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    for (at, change) in changes.iter().enumerate() {
+        if changes[..at].iter().any(|other| other.name == change.name) {
+            let message = format!("{} stands in the request twice", change.name);
+            return Err(Refusal::new(ResponseError::InvalidRequest, message));
+        }
+        let checked = match &change.operation {
+            ConfigOperation::Set(value) => validate(resource.table(), &change.name, Some(value)),
+            // A config that is not known can't have been set.
+            ConfigOperation::Delete => crate::configs::find(resource.table(), &change.name)
+                .map(|_| ())
+                .ok_or_else(|| format!("{} is not a config of this resource", change.name)),
+        };
+        checked.map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+    }
+    if validate_only {
+        return Ok(());
+    }
+    let command = Command::AlterConfigs { resource: resource.in_command(), replace, changes };
+    propose(context.machine(), command).await
+}
+
+/// The value that a config of a resource has now.
+pub(crate) fn current(context: &Context, resource: Resource, name: &str) -> Option<String> {
+    let set = context.machine().read(|state| match resource {
+        Resource::Topic(topic) => state.topic(topic)?.configs.get(name).cloned(),
+        Resource::Broker(node) => state.configs().broker(node)?.get(name).cloned(),
+        Resource::Cluster => state.configs().cluster().get(name).cloned(),
+    });
+    let default = || Some(crate::configs::find(resource.table(), name)?.default.to_owned());
+    set.or_else(default)
+}

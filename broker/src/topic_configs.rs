@@ -1,0 +1,146 @@
+//! The table of topic configs, after Kafka 4.
+//!
+//! What is accepted is honoured; what can't be honoured is refused with a sentence. Configs that only
+//! tune how Kafka lays out its local files, and those of features that are still to come, take their
+//! default and nothing else, so that tools which send defaults work and nobody is deceived.
+
+use std::collections::BTreeMap;
+
+use crate::configs::{Check, ConfigType, Definition};
+
+const FILES: &str = "records are in an object store, and no local files follow it";
+const RETENTION: &str = "records are kept until their topic is deleted; retention comes later";
+const COMPACTION: &str = "log compaction comes later";
+const TIERED: &str = "all records are in the object store already";
+const REPLICATION: &str = "the object store replicates; brokers do not";
+
+const fn only(
+    name: &'static str,
+    kind: ConfigType,
+    default: &'static str,
+    why: &'static str,
+) -> Definition {
+    Definition { name, kind, default, check: Check::Only(why), documentation: why }
+}
+
+/// Every topic config.
+pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
+    only("cleanup.policy", ConfigType::List, "delete", COMPACTION),
+    only("compression.gzip.level", ConfigType::Int, "-1", "batches are kept as they come"),
+    only("compression.lz4.level", ConfigType::Int, "9", "batches are kept as they come"),
+    only("compression.type", ConfigType::Text, "producer", "batches are kept as they come"),
+    only("compression.zstd.level", ConfigType::Int, "3", "batches are kept as they come"),
+    only("delete.retention.ms", ConfigType::Long, "86400000", COMPACTION),
+    only("file.delete.delay.ms", ConfigType::Long, "60000", FILES),
+    only("flush.messages", ConfigType::Long, "9223372036854775807", FILES),
+    only("flush.ms", ConfigType::Long, "9223372036854775807", FILES),
+    only("follower.replication.throttled.replicas", ConfigType::List, "", REPLICATION),
+    only("index.interval.bytes", ConfigType::Int, "4096", FILES),
+    only("leader.replication.throttled.replicas", ConfigType::List, "", REPLICATION),
+    only("local.retention.bytes", ConfigType::Long, "-2", TIERED),
+    only("local.retention.ms", ConfigType::Long, "-2", TIERED),
+    only("max.compaction.lag.ms", ConfigType::Long, "9223372036854775807", COMPACTION),
+    Definition {
+        name: "max.message.bytes",
+        kind: ConfigType::Int,
+        default: "1048588",
+        check: Check::Integer(0, 64 * 1024 * 1024),
+        documentation: "Longest record batch that is taken, in bytes as it was sent.",
+    },
+    Definition {
+        name: "message.timestamp.after.max.ms",
+        kind: ConfigType::Long,
+        default: "3600000",
+        check: Check::Integer(0, i64::MAX),
+        documentation: "How far the largest timestamp of a batch may lie in the broker's future.",
+    },
+    Definition {
+        name: "message.timestamp.before.max.ms",
+        kind: ConfigType::Long,
+        default: "9223372036854775807",
+        check: Check::Integer(0, i64::MAX),
+        documentation: "How far the largest timestamp of a batch may lie in the broker's past.",
+    },
+    Definition {
+        name: "message.timestamp.type",
+        kind: ConfigType::Text,
+        default: "CreateTime",
+        check: Check::OneOf(&["CreateTime", "LogAppendTime"]),
+        documentation: "Whether records keep their producer's time or get the broker's.",
+    },
+    only("min.cleanable.dirty.ratio", ConfigType::Double, "0.5", COMPACTION),
+    only("min.compaction.lag.ms", ConfigType::Long, "0", COMPACTION),
+    Definition {
+        name: "min.insync.replicas",
+        kind: ConfigType::Int,
+        default: "1",
+        check: Check::Integer(1, 32_767),
+        documentation: "Satisfied whatever it is: no batch is acknowledged before the store has it.",
+    },
+    only("preallocate", ConfigType::Boolean, "false", FILES),
+    only("remote.log.copy.disable", ConfigType::Boolean, "false", TIERED),
+    only("remote.log.delete.on.disable", ConfigType::Boolean, "false", TIERED),
+    only("remote.storage.enable", ConfigType::Boolean, "false", TIERED),
+    only("retention.bytes", ConfigType::Long, "-1", RETENTION),
+    only("retention.ms", ConfigType::Long, "-1", RETENTION),
+    only("segment.bytes", ConfigType::Int, "1073741824", FILES),
+    only("segment.index.bytes", ConfigType::Int, "10485760", FILES),
+    only("segment.jitter.ms", ConfigType::Long, "0", FILES),
+    only("segment.ms", ConfigType::Long, "604800000", FILES),
+    only("unclean.leader.election.enable", ConfigType::Boolean, "false", REPLICATION),
+];
+
+/// What the produce path needs to know of a topic's configs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProduceRules {
+    /// Longest batch, in bytes.
+    pub(crate) max_message_bytes: usize,
+    /// Whether batches get the broker's time.
+    pub(crate) log_append_time: bool,
+    /// How far a timestamp may lie in the past, in milliseconds.
+    pub(crate) before_max_ms: i64,
+    /// How far it may lie in the future.
+    pub(crate) after_max_ms: i64,
+}
+
+impl ProduceRules {
+    /// The rules of a topic with these configs, where the broker's `message.max.bytes` is the default.
+    pub(crate) fn of(configs: &BTreeMap<String, String>, message_max_bytes: usize) -> Self {
+        let number = |name: &str| configs.get(name).and_then(|value| value.trim().parse().ok());
+        let time_type = configs.get("message.timestamp.type").map(|value| value.trim());
+        Self {
+            max_message_bytes: configs
+                .get("max.message.bytes")
+                .and_then(|value| value.trim().parse().ok())
+                .unwrap_or(message_max_bytes),
+            log_append_time: time_type == Some("LogAppendTime"),
+            before_max_ms: number("message.timestamp.before.max.ms").unwrap_or(i64::MAX),
+            after_max_ms: number("message.timestamp.after.max.ms").unwrap_or(3_600_000),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configs::validate;
+
+    #[test]
+    fn every_default_is_accepted() {
+        for definition in TOPIC_CONFIGS {
+            assert_eq!(definition.accepts(definition.default), Ok(()), "{}", definition.name);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_honoured_is_refused_with_a_reason() {
+        let refused = |name, value| validate(TOPIC_CONFIGS, name, Some(value)).unwrap_err();
+        assert!(refused("retention.ms", "1000").contains("retention comes later"));
+        assert!(refused("cleanup.policy", "compact").contains("compaction comes later"));
+        assert!(refused("segment.bytes", "1").contains("object store"));
+        assert!(refused("max.message.bytes", "-1").contains("whole number"));
+        assert!(refused("message.timestamp.type", "Sometimes").contains("LogAppendTime"));
+        assert!(refused("no.such.config", "1").contains("not a config"));
+        assert!(validate(TOPIC_CONFIGS, "max.message.bytes", None).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Topics as clients name them: which names are legal, who is meant, and how one is made.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::ResponseError;
+use odradek_protocol::id::TopicId;
+use odradek_storage::command::{Command, Outcome};
+use odradek_storage::machine::{Machine, Unreachable};
+use odradek_storage::state::State;
+
+use crate::configs::validate;
+use crate::context::Context;
+use crate::error;
+use crate::topic_configs::TOPIC_CONFIGS;
+
+/// Longest name of a topic.
+const NAME_CHARS_MAX: usize = 249;
+
+/// Most partitions that one request may ask for.
+pub(crate) const PARTITIONS_MAX: u32 = 100_000;
+
+/// An error code and what to say with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The code.
+    pub(crate) code: ResponseError,
+    /// The sentence.
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// A refusal with these.
+    pub(crate) fn new(code: ResponseError, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// What a topic is to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct NewTopic {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many partitions.
+    pub(crate) partitions: u32,
+    /// What is shown as its replication factor.
+    pub(crate) replication_factor: u16,
+    /// Configs that differ from the defaults.
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
+/// Whether a name is legal: Kafka's rule.
+pub(crate) fn is_legal_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_' || c == '-';
+    !name.is_empty()
+        && name.len() <= NAME_CHARS_MAX
+        && name != "."
+        && name != ".."
+        && name.chars().all(legal)
+}
+
+/// Looks something up in the state; if it is not there, follows the log to its tail and looks again.
+/// Only then is the answer "no": another broker may have acknowledged it already.
+pub(crate) async fn look_twice<T>(
+    machine: &Machine,
+    look: impl Fn(&State) -> Option<T>,
+) -> Result<Option<T>, Unreachable> {
+    if let Some(found) = machine.read(&look) {
+        return Ok(Some(found));
+    }
+    machine.barrier().await?;
+    Ok(machine.read(&look))
+}
+
+/// Checks what can be checked before the log decides.
+pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
+    if !is_legal_name(&topic.name) {
+        let message = format!("{:?} is no name for a topic", topic.name);
+        return Err(Refusal::new(ResponseError::InvalidTopicException, message));
+    }
+    if topic.partitions == 0 || topic.partitions > PARTITIONS_MAX {
+        let message = format!("a topic has 1 to {PARTITIONS_MAX} partitions");
+        return Err(Refusal::new(ResponseError::InvalidPartitions, message));
+    }
+    if topic.replication_factor == 0 {
+        let message = "the replication factor is at least 1";
+        return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
+    }
+    for (name, value) in &topic.configs {
+        validate(TOPIC_CONFIGS, name, Some(value))
+            .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+    }
+    if state.topic_by_name(&topic.name).is_some() {
+        let message = format!("topic {} exists", topic.name);
+        return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
+    }
+    // Metric names can't tell `.` from `_`, which is why Kafka refuses this.
+    let metric_name = |name: &str| name.replace('.', "_");
+    if topic.name.contains(['.', '_']) {
+        let own = metric_name(&topic.name);
+        if let Some(other) = state.topics().find(|it| metric_name(&it.name) == own) {
+            let message = format!("topic {} collides with {}", topic.name, other.name);
+            return Err(Refusal::new(ResponseError::InvalidTopicException, message));
+        }
+    }
+    Ok(())
+}
+
+/// Creates a topic.
+pub(crate) async fn create(context: &Context, topic: NewTopic) -> Result<TopicId, Refusal> {
+    let machine = context.machine();
+    machine.read(|state| check(state, &topic))?;
+    let id = machine.new_topic_id();
+    let command = Command::CreateTopic {
+        topic: id,
+        name: topic.name,
+        partitions: topic.partitions,
+        replication_factor: topic.replication_factor,
+        configs: topic.configs,
+    };
+    propose(machine, command).await.map(|()| id)
+}
+
+/// Proposes a command whose outcome is "done" or "rejected".
+pub(crate) async fn propose(machine: &Machine, command: Command) -> Result<(), Refusal> {
+    match machine.propose(command).await {
+        Ok(Outcome::Rejected(rejection)) => {
+            Err(Refusal::new(error::of_rejection(&rejection), rejection.to_string()))
+        }
+        Ok(_) => Ok(()),
+        Err(failure) => Err(Refusal::new(error::of_proposal(&failure), failure.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_legal_by_the_rule_of_kafka() {
+        for name in ["a", "A.b_c-9", &"x".repeat(249)] {
+            assert!(is_legal_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "a/b", "\u{e9}", "a\0", &"x".repeat(250)] {
+            assert!(!is_legal_name(name), "{name}");
+        }
+    }
+}

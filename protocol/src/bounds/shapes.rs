@@ -1,0 +1,179 @@
+//! The shapes of the requests that are served, after the schemas of Apache Kafka 4.1.
+
+use super::{Field, Kind, Shape};
+use crate::messages::ApiKey;
+
+const ALWAYS: i16 = i16::MAX;
+
+const fn all(kind: Kind) -> Field {
+    Field { since: 0, until: ALWAYS, kind }
+}
+
+const fn since(since: i16, kind: Kind) -> Field {
+    Field { since, until: ALWAYS, kind }
+}
+
+const fn until(until: i16, kind: Kind) -> Field {
+    Field { since: 0, until, kind }
+}
+
+const fn between(since: i16, until: i16, kind: Kind) -> Field {
+    Field { since, until, kind }
+}
+
+const fn shape(fields: &'static [Field]) -> Shape {
+    Shape { fields, tags: &[] }
+}
+
+/// Elements without tagged fields, marked by a tag that can't be.
+const fn bare(fields: &'static [Field]) -> Shape {
+    Shape { fields, tags: &[(u32::MAX, 0, Kind::Fixed(0))] }
+}
+
+const I8: Kind = Kind::Fixed(1);
+const BOOL: Kind = Kind::Fixed(1);
+const I16: Kind = Kind::Fixed(2);
+const I32: Kind = Kind::Fixed(4);
+const I64: Kind = Kind::Fixed(8);
+const UUID: Kind = Kind::Fixed(16);
+const TEXT: Kind = Kind::Text;
+
+static I32S: Shape = bare(&[all(I32)]);
+static TEXTS: Shape = bare(&[all(TEXT)]);
+
+static PRODUCE: Shape = shape(&[all(TEXT), all(I16), all(I32), all(Kind::Array(&PRODUCE_TOPIC))]);
+static PRODUCE_TOPIC: Shape =
+    shape(&[until(12, TEXT), since(13, UUID), all(Kind::Array(&PRODUCE_PARTITION))]);
+static PRODUCE_PARTITION: Shape = shape(&[all(I32), all(Kind::Blob)]);
+
+static FETCH: Shape = Shape {
+    fields: &[
+        until(14, I32),
+        all(I32),
+        all(I32),
+        all(I32),
+        all(I8),
+        since(7, I32),
+        since(7, I32),
+        all(Kind::Array(&FETCH_TOPIC)),
+        since(7, Kind::Array(&FETCH_FORGOTTEN)),
+        since(11, TEXT),
+    ],
+    tags: &[(0, 12, TEXT), (1, 15, Kind::Struct(&FETCH_REPLICA_STATE))],
+};
+static FETCH_TOPIC: Shape =
+    shape(&[until(12, TEXT), since(13, UUID), all(Kind::Array(&FETCH_PARTITION))]);
+static FETCH_PARTITION: Shape = Shape {
+    fields: &[all(I32), since(9, I32), all(I64), since(12, I32), since(5, I64), all(I32)],
+    tags: &[(0, 17, UUID), (1, 18, I64)],
+};
+static FETCH_FORGOTTEN: Shape = shape(&[until(12, TEXT), since(13, UUID), all(Kind::Array(&I32S))]);
+static FETCH_REPLICA_STATE: Shape = shape(&[all(I32), all(I64)]);
+
+static LIST_OFFSETS: Shape =
+    shape(&[all(I32), since(2, I8), all(Kind::Array(&LIST_OFFSETS_TOPIC)), since(10, I32)]);
+static LIST_OFFSETS_TOPIC: Shape = shape(&[all(TEXT), all(Kind::Array(&LIST_OFFSETS_PARTITION))]);
+static LIST_OFFSETS_PARTITION: Shape = shape(&[all(I32), since(4, I32), all(I64)]);
+
+static METADATA: Shape = shape(&[
+    all(Kind::Array(&METADATA_TOPIC)),
+    since(4, BOOL),
+    between(8, 10, BOOL),
+    since(8, BOOL),
+]);
+static METADATA_TOPIC: Shape = shape(&[since(10, UUID), all(TEXT)]);
+
+static OFFSET_COMMIT: Shape = shape(&[
+    all(TEXT),
+    all(I32),
+    all(TEXT),
+    since(7, TEXT),
+    until(4, I64),
+    all(Kind::Array(&OFFSET_COMMIT_TOPIC)),
+]);
+static OFFSET_COMMIT_TOPIC: Shape = shape(&[all(TEXT), all(Kind::Array(&OFFSET_COMMIT_PARTITION))]);
+static OFFSET_COMMIT_PARTITION: Shape = shape(&[all(I32), all(I64), since(6, I32), all(TEXT)]);
+
+static OFFSET_FETCH: Shape = shape(&[
+    until(7, TEXT),
+    until(7, Kind::Array(&OFFSET_FETCH_TOPIC)),
+    since(8, Kind::Array(&OFFSET_FETCH_GROUP)),
+    since(7, BOOL),
+]);
+static OFFSET_FETCH_GROUP: Shape =
+    shape(&[all(TEXT), since(9, TEXT), since(9, I32), all(Kind::Array(&OFFSET_FETCH_TOPIC))]);
+static OFFSET_FETCH_TOPIC: Shape = shape(&[all(TEXT), all(Kind::Array(&I32S))]);
+
+static FIND_COORDINATOR: Shape =
+    shape(&[until(3, TEXT), since(1, I8), since(4, Kind::Array(&TEXTS))]);
+
+static API_VERSIONS: Shape = shape(&[since(3, TEXT), since(3, TEXT)]);
+
+static CREATE_TOPICS: Shape = shape(&[all(Kind::Array(&CREATE_TOPIC)), all(I32), all(BOOL)]);
+static CREATE_TOPIC: Shape = shape(&[
+    all(TEXT),
+    all(I32),
+    all(I16),
+    all(Kind::Array(&CREATE_TOPIC_ASSIGNMENT)),
+    all(Kind::Array(&NAME_AND_VALUE)),
+]);
+static CREATE_TOPIC_ASSIGNMENT: Shape = shape(&[all(I32), all(Kind::Array(&I32S))]);
+static NAME_AND_VALUE: Shape = shape(&[all(TEXT), all(TEXT)]);
+
+static DELETE_TOPICS: Shape =
+    shape(&[since(6, Kind::Array(&DELETE_TOPIC)), until(5, Kind::Array(&TEXTS)), all(I32)]);
+static DELETE_TOPIC: Shape = shape(&[all(TEXT), all(UUID)]);
+
+static INIT_PRODUCER_ID: Shape = shape(&[all(TEXT), all(I32), since(3, I64), since(3, I16)]);
+
+static OFFSET_FOR_LEADER_EPOCH: Shape =
+    shape(&[since(3, I32), all(Kind::Array(&OFFSET_FOR_LEADER_EPOCH_TOPIC))]);
+static OFFSET_FOR_LEADER_EPOCH_TOPIC: Shape =
+    shape(&[all(TEXT), all(Kind::Array(&OFFSET_FOR_LEADER_EPOCH_PARTITION))]);
+static OFFSET_FOR_LEADER_EPOCH_PARTITION: Shape = shape(&[all(I32), all(I32), all(I32)]);
+
+static DESCRIBE_CONFIGS: Shape =
+    shape(&[all(Kind::Array(&DESCRIBE_CONFIGS_RESOURCE)), all(BOOL), since(3, BOOL)]);
+static DESCRIBE_CONFIGS_RESOURCE: Shape = shape(&[all(I8), all(TEXT), all(Kind::Array(&TEXTS))]);
+
+static ALTER_CONFIGS: Shape = shape(&[all(Kind::Array(&ALTER_CONFIGS_RESOURCE)), all(BOOL)]);
+static ALTER_CONFIGS_RESOURCE: Shape =
+    shape(&[all(I8), all(TEXT), all(Kind::Array(&NAME_AND_VALUE))]);
+
+static INCREMENTAL_ALTER_CONFIGS: Shape =
+    shape(&[all(Kind::Array(&INCREMENTAL_RESOURCE)), all(BOOL)]);
+static INCREMENTAL_RESOURCE: Shape =
+    shape(&[all(I8), all(TEXT), all(Kind::Array(&INCREMENTAL_CONFIG))]);
+static INCREMENTAL_CONFIG: Shape = shape(&[all(TEXT), all(I8), all(TEXT)]);
+
+static CREATE_PARTITIONS: Shape =
+    shape(&[all(Kind::Array(&CREATE_PARTITIONS_TOPIC)), all(I32), all(BOOL)]);
+static CREATE_PARTITIONS_TOPIC: Shape =
+    shape(&[all(TEXT), all(I32), all(Kind::Array(&CREATE_PARTITIONS_ASSIGNMENT))]);
+static CREATE_PARTITIONS_ASSIGNMENT: Shape = shape(&[all(Kind::Array(&I32S))]);
+
+static DESCRIBE_CLUSTER: Shape = shape(&[all(BOOL), since(1, I8), since(2, BOOL)]);
+
+/// The shape of a request, and the first version in which it is flexible (KIP-482).
+pub(super) fn of(key: ApiKey) -> Option<(&'static Shape, i16)> {
+    Some(match key {
+        ApiKey::Produce => (&PRODUCE, 9),
+        ApiKey::Fetch => (&FETCH, 12),
+        ApiKey::ListOffsets => (&LIST_OFFSETS, 6),
+        ApiKey::Metadata => (&METADATA, 9),
+        ApiKey::OffsetCommit => (&OFFSET_COMMIT, 8),
+        ApiKey::OffsetFetch => (&OFFSET_FETCH, 6),
+        ApiKey::FindCoordinator => (&FIND_COORDINATOR, 3),
+        ApiKey::ApiVersions => (&API_VERSIONS, 3),
+        ApiKey::CreateTopics => (&CREATE_TOPICS, 5),
+        ApiKey::DeleteTopics => (&DELETE_TOPICS, 4),
+        ApiKey::InitProducerId => (&INIT_PRODUCER_ID, 2),
+        ApiKey::OffsetForLeaderEpoch => (&OFFSET_FOR_LEADER_EPOCH, 4),
+        ApiKey::DescribeConfigs => (&DESCRIBE_CONFIGS, 4),
+        ApiKey::AlterConfigs => (&ALTER_CONFIGS, 2),
+        ApiKey::CreatePartitions => (&CREATE_PARTITIONS, 2),
+        ApiKey::IncrementalAlterConfigs => (&INCREMENTAL_ALTER_CONFIGS, 1),
+        ApiKey::DescribeCluster => (&DESCRIBE_CLUSTER, 0),
+        _ => return None,
+    })
+}

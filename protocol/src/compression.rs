@@ -1,0 +1,210 @@
+//! Opening record batches, within limits.
+//!
+//! Done only where something inside decides: finding a record by its time, and configs that speak of
+//! single records. Output stops at a limit that the caller names, so that a small batch can't ask for
+//! much memory, whatever it unpacks to.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+
+use crate::record::{Codec, RecordBatch};
+
+/// Largest window a zstd frame may ask for, as a power of two: 8 MiB, what encoders use at most
+/// without being told otherwise.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// First bytes of Snappy data in xerial framing, as Java clients and librdkafka write it.
+const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
+
+/// Bytes of the xerial header: magic, version, oldest compatible version.
+const XERIAL_HEADER_BYTES: usize = 16;
+
+/// Why a batch can't be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It unpacks to more than the limit.
+    #[error("records unpack to more than {0} bytes")]
+    TooLong(usize),
+    /// Not what its codec says.
+    #[error("records can't be unpacked: {0}")]
+    Codec(String),
+    /// Unpacked, but no records.
+    #[error("records are malformed")]
+    Records,
+}
+
+/// One record of an opened batch, as far as a broker looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Offset relative to the batch's first record.
+    pub offset_delta: i32,
+    /// Timestamp relative to the batch's base timestamp, in milliseconds.
+    pub timestamp_delta: i64,
+    /// Whether it has a key.
+    pub has_key: bool,
+    /// Whether it has a value; a record without one is a tombstone.
+    pub has_value: bool,
+}
+
+/// Unpacks the records of a batch, to at most `bytes_max` bytes.
+pub fn unpack(batch: &RecordBatch, bytes_max: usize) -> Result<Bytes, OpenError> {
+    let packed = batch.records();
+    let codec = batch.codec().map_err(|error| OpenError::Codec(error.to_string()))?;
+    match codec {
+        Codec::None if packed.len() > bytes_max => Err(OpenError::TooLong(bytes_max)),
+        Codec::None => Ok(packed),
+        Codec::Gzip => read_all(flate2::read::MultiGzDecoder::new(packed.reader()), bytes_max),
+        Codec::Lz4 => read_all(lz4_flex::frame::FrameDecoder::new(packed.reader()), bytes_max),
+        Codec::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(packed.reader()).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            read_all(decoder, bytes_max)
+        }
+        Codec::Snappy => unpack_snappy(&packed, bytes_max),
+    }
+}
+
+fn broken(error: io::Error) -> OpenError {
+    OpenError::Codec(error.to_string())
+}
+
+fn read_all(decoder: impl Read, bytes_max: usize) -> Result<Bytes, OpenError> {
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let mut unpacked = Vec::new();
+    decoder.take(limit).read_to_end(&mut unpacked).map_err(broken)?;
+    if unpacked.len() > bytes_max {
+        Err(OpenError::TooLong(bytes_max))
+    } else {
+        Ok(unpacked.into())
+    }
+}
+
+fn unpack_snappy(packed: &Bytes, bytes_max: usize) -> Result<Bytes, OpenError> {
+    let mut unpacked = Vec::new();
+    if !packed.starts_with(XERIAL_MAGIC) {
+        append_snappy(packed, bytes_max, &mut unpacked)?;
+        return Ok(unpacked.into());
+    }
+    let mut rest = packed.clone();
+    if rest.len() < XERIAL_HEADER_BYTES {
+        return Err(OpenError::Codec("xerial header is cut short".to_owned()));
+    }
+    rest.advance(XERIAL_HEADER_BYTES);
+    while rest.has_remaining() {
+        let length = rest.try_get_i32().ok().and_then(|length| usize::try_from(length).ok());
+        let length = length.filter(|length| *length <= rest.len());
+        let length =
+            length.ok_or_else(|| OpenError::Codec("xerial block is cut short".to_owned()))?;
+        append_snappy(&rest.split_to(length), bytes_max, &mut unpacked)?;
+    }
+    Ok(unpacked.into())
+}
+
+fn append_snappy(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), OpenError> {
+    let snappy = |error: snap::Error| OpenError::Codec(error.to_string());
+    // Said by the block itself, before anything is unpacked or reserved for it.
+    let length = snap::raw::decompress_len(block).map_err(snappy)?;
+    if out.len().saturating_add(length) > bytes_max {
+        return Err(OpenError::TooLong(bytes_max));
+    }
+    let start = out.len();
+    out.resize(start + length, 0);
+    snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(snappy)?;
+    Ok(())
+}
+
+/// Walks the records of an unpacked batch. Ends after `count` records, or with an error where they
+/// are malformed or bytes are left over.
+#[derive(Debug)]
+pub struct Records {
+    rest: Bytes,
+    left: i32,
+}
+
+impl Records {
+    /// The records of `batch`, whose records unpack to `unpacked`.
+    pub fn of(batch: &RecordBatch, unpacked: Bytes) -> Self {
+        Self { rest: unpacked, left: batch.record_count() }
+    }
+
+    fn take(&mut self) -> Option<Record> {
+        let length = usize::try_from(varint(&mut self.rest)?).ok()?;
+        if length > self.rest.len() {
+            return None;
+        }
+        let mut record = self.rest.split_to(length);
+        record.try_get_i8().ok()?;
+        let timestamp_delta = varint(&mut record)?;
+        let offset_delta = i32::try_from(varint(&mut record)?).ok()?;
+        let has_key = skip_bytes(&mut record)?;
+        let has_value = skip_bytes(&mut record)?;
+        let headers = varint(&mut record)?;
+        for _ in 0..headers {
+            if !skip_bytes(&mut record)? {
+                return None;
+            }
+            skip_bytes(&mut record)?;
+        }
+        (headers >= 0 && record.is_empty()).then_some(Record {
+            offset_delta,
+            timestamp_delta,
+            has_key,
+            has_value,
+        })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, OpenError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left <= 0 {
+            let rest = std::mem::take(&mut self.rest);
+            return (!rest.is_empty()).then_some(Err(OpenError::Records));
+        }
+        self.left -= 1;
+        let record = self.take();
+        if record.is_none() {
+            self.left = 0;
+            self.rest = Bytes::new();
+        }
+        Some(record.ok_or(OpenError::Records))
+    }
+}
+
+/// Skips bytes with their length before them; whether they are there (not null).
+fn skip_bytes(record: &mut Bytes) -> Option<bool> {
+    match varint(record)? {
+        -1 => Some(false),
+        length => {
+            let length = usize::try_from(length).ok()?;
+            if length > record.len() {
+                return None;
+            }
+            record.advance(length);
+            Some(true)
+        }
+    }
+}
+
+/// A zigzag varint of up to 64 bits.
+fn varint(bytes: &mut Bytes) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..70).step_by(7) {
+        let byte = bytes.try_get_u8().ok()?;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            let magnitude = i64::try_from(value >> 1).ok()?;
+            return Some(if value & 1 == 0 { magnitude } else { -magnitude - 1 });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Requests: bodies turned into messages.
+
+use bytes::Bytes;
+use kafka_protocol::protocol::{Decodable, buf::ByteBuf};
+
+use crate::api;
+use crate::bounds;
+use crate::error::DecodeError;
+use crate::frame::RequestHeader;
+use crate::messages::{
+    AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, FetchRequest,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
+};
+
+/// Declares the requests that are served, and how each is decoded.
+macro_rules! requests {
+    ($($name:ident($message:ident)),+ $(,)?) => {
+        /// A request of one of the kinds that are served.
+        #[derive(Clone, Debug, PartialEq)]
+        #[expect(missing_docs, reason = "named as in the protocol")]
+        pub enum Request {
+            $($name($message),)+
+            /// ApiVersions in a version that is not served: to be answered by
+            /// [`crate::response::unsupported_api_versions`].
+            UnsupportedApiVersions,
+        }
+
+        fn decode_body(key: ApiKey, version: i16, body: &mut Bytes) -> Result<Request, DecodeError> {
+            match key {
+                $(ApiKey::$name => decode(body, version).map(Request::$name),)+
+                other => Err(DecodeError::UnknownApi(api::number(other))),
+            }
+        }
+    };
+}
+
+requests! {
+    Produce(ProduceRequest),
+    Fetch(FetchRequest),
+    ListOffsets(ListOffsetsRequest),
+    Metadata(MetadataRequest),
+    OffsetCommit(OffsetCommitRequest),
+    OffsetFetch(OffsetFetchRequest),
+    FindCoordinator(FindCoordinatorRequest),
+    ApiVersions(ApiVersionsRequest),
+    CreateTopics(CreateTopicsRequest),
+    DeleteTopics(DeleteTopicsRequest),
+    InitProducerId(InitProducerIdRequest),
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    DescribeConfigs(DescribeConfigsRequest),
+    AlterConfigs(AlterConfigsRequest),
+    CreatePartitions(CreatePartitionsRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    DescribeCluster(DescribeClusterRequest),
+}
+
+impl Request {
+    /// Decodes the body that followed `header`. Record batches stay slices of it.
+    pub fn decode(header: &RequestHeader, mut body: Bytes) -> Result<Self, DecodeError> {
+        let row = api::find(header.api).ok_or(DecodeError::UnknownApi(header.api))?;
+        let version = header.version;
+        if version < row.min || version > row.max {
+            return match row.key {
+                ApiKey::ApiVersions => Ok(Self::UnsupportedApiVersions),
+                _ => Err(DecodeError::UnsupportedVersion { api: header.api, version }),
+            };
+        }
+        bounds::check(row.key, version, &body)?;
+        decode_body(row.key, version, &mut body)
+    }
+}
+
+fn decode<M: Decodable>(body: &mut Bytes, version: i16) -> Result<M, DecodeError> {
+    let message =
+        M::decode(body, version).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    // The walk has seen to it; a decoder that reads less than was walked reads something else.
+    match ByteBuf::peek_bytes(body, 0..body.len()).len() {
+        0 => Ok(message),
+        left => Err(DecodeError::Trailing(left)),
+    }
+}

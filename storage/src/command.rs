@@ -1,0 +1,384 @@
+//! Commands: what a broker proposes. Outcomes: what applying them did.
+//!
+//! Owns the vocabulary in which the state changes; the stored bytes are in [`codec`], the meaning is
+//! in `state`. Everything here is a plain value: time arrives inside an entry, ids are drawn by the
+//! proposer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use odradek_protocol::id::{NodeId, Offset, PartitionIndex, ProducerId, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+
+pub mod codec;
+
+/// One life of one broker process: drawn at random at start and again after every long stall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Identity of a command or of an append, unique for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId {
+    /// Who numbered it.
+    pub incarnation: Incarnation,
+    /// Its number, from 1, without gaps.
+    pub counter: u64,
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.counter)
+    }
+}
+
+/// Hash over the bytes of an entry (XXH3-64), by which entries are chained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryHash(pub u64);
+
+/// Hash over the whole of a state (XXH3-64 of its snapshot payload).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub u64);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One item of the metadata log, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which log this is an entry of: drawn when the log began, so that a restored or swapped log
+    /// is noticed. Nil only in the genesis entry, which brings it.
+    pub log_id: Uuid,
+    /// The slot it was written for.
+    pub lsn: Lsn,
+    /// Hash of the entry in the slot before; zero in the first.
+    pub previous: EntryHash,
+    /// Identity of the append, by which a broker recognises its own.
+    pub append_id: CommandId,
+    /// The feature level one must know to apply it.
+    pub level: u32,
+    /// The appender's wall clock, in milliseconds since the Unix epoch. A wish: see
+    /// `State::log_time_ms`.
+    pub time_ms: i64,
+    /// Digest of the state before this entry, every so many entries.
+    pub digest: Option<Digest>,
+    /// The commands, applied one after the other.
+    pub proposals: Vec<Proposal>,
+}
+
+/// A command with the identity that makes repeating it harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its identity.
+    pub id: CommandId,
+    /// What is asked for.
+    pub command: Command,
+}
+
+/// Everything that can change the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Begins a log. Only the first command of the first entry may be one.
+    Genesis {
+        /// Identity of the cluster, as clients see it.
+        cluster_id: Uuid,
+        /// Identity of this log.
+        log_id: Uuid,
+        /// Feature level to begin with.
+        level: u32,
+    },
+    /// Raises the feature level, once every broker knows the new one.
+    RaiseLevel {
+        /// The new level.
+        level: u32,
+    },
+    /// A broker announces itself. One that has the same address takes over its node id.
+    RegisterBroker {
+        /// Where clients reach it.
+        host: String,
+        /// The port there.
+        port: u16,
+        /// Its availability zone, if it has one.
+        zone: Option<String>,
+    },
+    /// A broker leaves on its own (by [`CommandId::incarnation`]) or is declared dead by another.
+    ExpireBroker {
+        /// Who is to go.
+        incarnation: Incarnation,
+        /// The newest entry of its making that the proposer had seen: a later one saves it.
+        seen: Lsn,
+    },
+    /// Says nothing but "I live" and what time it is.
+    Heartbeat,
+    /// Creates a topic.
+    CreateTopic {
+        /// Its id, drawn by the proposer.
+        topic: TopicId,
+        /// Its name, unique among living topics.
+        name: String,
+        /// How many partitions.
+        partitions: u32,
+        /// What the user asked for and sees; the object store replicates in its own way.
+        replication_factor: u16,
+        /// Configs that differ from the defaults.
+        configs: BTreeMap<String, String>,
+    },
+    /// Deletes a topic and everything in it.
+    DeleteTopic {
+        /// Which.
+        topic: TopicId,
+    },
+    /// Adds partitions to a topic.
+    CreatePartitions {
+        /// Which.
+        topic: TopicId,
+        /// How many there shall be.
+        total: u32,
+    },
+    /// Changes configs of one resource, all or none.
+    AlterConfigs {
+        /// Of what.
+        resource: ConfigResource,
+        /// Whether configs that are not named go back to their defaults.
+        replace: bool,
+        /// What to change, in order.
+        changes: Vec<ConfigChange>,
+    },
+    /// Makes the batches of an uploaded segment (or of a part of it) part of their partitions.
+    CommitSegment {
+        /// The object that holds them.
+        segment: SegmentId,
+        /// Its length in bytes.
+        bytes: u64,
+        /// Its runs, in the order they are to be applied.
+        runs: Vec<Run>,
+    },
+    /// Takes the next block of producer ids.
+    AllocateProducerIds {
+        /// How many.
+        count: u32,
+    },
+    /// Stores consumer positions of a group without members (KIP-211's "simple" consumers).
+    CommitOffsets {
+        /// The group.
+        group: String,
+        /// The positions.
+        offsets: Vec<CommittedOffset>,
+    },
+}
+
+/// Something that has configs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigResource {
+    /// A topic.
+    Topic(TopicId),
+    /// One broker.
+    Broker(NodeId),
+    /// All brokers: the cluster-wide default.
+    Cluster,
+}
+
+/// One change to one config (KIP-339).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigChange {
+    /// The config's name.
+    pub name: String,
+    /// What to do with it.
+    pub operation: ConfigOperation,
+}
+
+/// What can be done to a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOperation {
+    /// Gives it this value.
+    Set(String),
+    /// Gives it back its default.
+    Delete,
+}
+
+/// The batches of one partition that lie together in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whose batches.
+    pub partition: TopicPartition,
+    /// First byte of the block in the segment.
+    pub position: u64,
+    /// Length of the block in the segment, with its header.
+    pub stored_bytes: u32,
+    /// The batches, in order. Their lengths add up to the block's content once it is unpacked.
+    pub batches: Vec<BatchSummary>,
+}
+
+/// What the state needs to know of a record batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSummary {
+    /// Length as the producer sent it.
+    pub bytes: u32,
+    /// Offsets it takes: its last offset delta and one.
+    pub records: u32,
+    /// Largest timestamp in it, in milliseconds since the Unix epoch.
+    pub max_timestamp: i64,
+    /// Who produced it, if idempotently.
+    pub producer: Option<BatchProducer>,
+}
+
+/// The producer fields of a batch (KIP-98).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchProducer {
+    /// The producer.
+    pub id: ProducerId,
+    /// Its epoch.
+    pub epoch: i16,
+    /// Sequence number of the batch's first record.
+    pub base_sequence: i32,
+}
+
+/// A consumer's position in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next record to read.
+    pub offset: Offset,
+    /// Leader epoch of the last record read, -1 if unknown (KIP-320).
+    pub leader_epoch: i32,
+    /// Whatever the client wants back.
+    pub metadata: String,
+}
+
+/// What applying a command did. The same on every broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, and there is nothing more to say.
+    Done,
+    /// The broker is registered.
+    BrokerRegistered(NodeId),
+    /// The segment is committed; per run, what became of its batches.
+    SegmentCommitted(Vec<RunOutcome>),
+    /// These ids, `count` of them from the first on, are the proposer's to give out.
+    ProducerIds {
+        /// The first.
+        first: ProducerId,
+        /// How many.
+        count: u32,
+    },
+    /// Nothing was changed, and why.
+    Rejected(Rejection),
+    /// The command had been applied before; the first outcome counts.
+    Repeated,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// Its batches were judged one by one.
+    Judged {
+        /// In order.
+        batches: Vec<BatchOutcome>,
+        /// Log start offset of the partition afterwards.
+        log_start: Offset,
+    },
+    /// None of them was looked at.
+    Rejected(Rejection),
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchOutcome {
+    /// It is in the log.
+    Appended(Offset),
+    /// It was already in the log, at this offset; the producer sent it twice.
+    Duplicate(Offset),
+    /// It is not in the log.
+    Rejected(Rejection),
+}
+
+/// Why something was not done. Facts; the broker finds the Kafka error for each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such topic.
+    #[error("no topic {0}")]
+    UnknownTopic(TopicId),
+    /// The topic has no such partition.
+    #[error("topic {topic} has no partition {partition}")]
+    UnknownPartition {
+        /// The topic.
+        topic: TopicId,
+        /// The partition asked for.
+        partition: PartitionIndex,
+    },
+    /// The name is in use.
+    #[error("topic {name} exists as {existing}")]
+    TopicExists {
+        /// The name.
+        name: String,
+        /// Who has it.
+        existing: TopicId,
+    },
+    /// The id is in use.
+    #[error("topic id {0} is in use")]
+    TopicIdInUse(TopicId),
+    /// Partitions can be added, never taken away.
+    #[error("topic has {has} partitions, {asked} were asked for")]
+    PartitionsNotGrowing {
+        /// How many there are.
+        has: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// More partitions than a cluster takes.
+    #[error("the cluster would have {asked} partitions, at most {limit} are allowed")]
+    TooManyPartitions {
+        /// How many there would be.
+        asked: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The producer has a newer epoch: a zombie is turned away.
+    #[error("producer epoch {epoch} is older than {current}")]
+    ProducerFenced {
+        /// The batch's epoch.
+        epoch: i16,
+        /// The newest epoch seen in the partition.
+        current: i16,
+    },
+    /// A batch before this one is missing.
+    #[error("sequence {found} where {expected} was expected")]
+    OutOfOrderSequence {
+        /// The batch's first sequence number.
+        found: i32,
+        /// What would have followed.
+        expected: i32,
+    },
+    /// The proposer is not (or no longer) a registered broker.
+    #[error("broker incarnation {0} is not registered")]
+    BrokerFenced(Incarnation),
+    /// The proposer was heard from after the entry that the expiry rests on.
+    #[error("broker {0} is alive")]
+    BrokerAlive(NodeId),
+    /// The command is too old to tell whether it was applied.
+    #[error("command {0} is older than the window of known commands")]
+    StaleCommand(CommandId),
+    /// The feature level only rises.
+    #[error("feature level is {current}, {asked} was asked for")]
+    LevelNotRising {
+        /// The level.
+        current: u32,
+        /// The level asked for.
+        asked: u32,
+    },
+    /// No sense in it.
+    #[error("malformed command: {0}")]
+    Malformed(&'static str),
+}

@@ -1,0 +1,394 @@
+//! The stored form of an entry: protobuf in an envelope.
+//!
+//! Tags are never used twice. A field that this release does not know is skipped; a *command* it does
+//! not know is an error, and a broker that meets it stops: it is proposed only after the feature
+//! level was raised past what this release knows. Tags 20 to 29 of `Command` are reserved for
+//! transactions, 30 to 39 for merging and branching, 40 to 49 for groups; tag 5 of `Run` is where
+//! inline bytes will stand.
+
+use bytes::Bytes;
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use prost::Message;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+};
+use crate::envelope::{EnvelopeError, Format};
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+
+pub(crate) mod wire;
+
+/// The format of entries.
+pub const ENTRY_FORMAT: Format = Format { magic: *b"ODRL", version: 1 };
+
+/// Why the bytes of an entry were not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The envelope is broken.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The payload is no protobuf of ours.
+    #[error("payload: {0}")]
+    Payload(#[from] prost::DecodeError),
+    /// A command of a later release.
+    #[error("a command of a kind that this release does not know")]
+    UnknownCommand,
+    /// Not the bytes that this release would have written.
+    #[error("payload holds something that this release does not know")]
+    NotCanonical,
+    /// A field is missing or out of its range.
+    #[error("field {0} makes no sense")]
+    Field(&'static str),
+}
+
+impl EntryHash {
+    /// The hash of an entry's stored bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxh3_64(bytes))
+    }
+}
+
+impl Entry {
+    /// The stored form.
+    pub fn encode(&self) -> Bytes {
+        let body = wire::Entry {
+            log_id: self.log_id.as_bytes().to_vec(),
+            lsn: self.lsn.get(),
+            previous: self.previous.0,
+            append_id: Some(self.append_id.into()),
+            level: self.level,
+            time_ms: self.time_ms,
+            digest: self.digest.map(|digest| digest.0),
+            proposals: self.proposals.iter().map(wire::Proposal::from).collect(),
+        };
+        ENTRY_FORMAT.seal(&body.encode_to_vec())
+    }
+
+    /// Reads the stored form.
+    pub fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
+        let (_, payload) = ENTRY_FORMAT.open(bytes)?;
+        let body = wire::Entry::decode(payload)?;
+        Ok(Self {
+            log_id: uuid(&body.log_id, "log_id")?,
+            lsn: Lsn::new(body.lsn),
+            previous: EntryHash(body.previous),
+            append_id: command_id(body.append_id)?,
+            level: body.level,
+            time_ms: body.time_ms,
+            digest: body.digest.map(Digest),
+            proposals: body.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The stored form of a segment's footer: its commit, with the end of its last block for a length.
+pub(crate) fn encode_footer<'a>(
+    segment: SegmentId,
+    blocks_end: u64,
+    runs: impl Iterator<Item = &'a Run>,
+) -> Vec<u8> {
+    let runs = runs.map(Into::into).collect();
+    wire::CommitSegment { segment: Some(segment.into()), bytes: blocks_end, runs }.encode_to_vec()
+}
+
+/// Reads what [`encode_footer`] wrote.
+pub(crate) fn decode_footer(footer: Bytes) -> Result<(SegmentId, u64, Vec<Run>), CodecError> {
+    let footer = wire::CommitSegment::decode(footer)?;
+    let segment = footer.segment.ok_or(CodecError::Field("segment"))?.into();
+    let runs = footer.runs.into_iter().map(run).collect::<Result<_, _>>()?;
+    Ok((segment, footer.bytes, runs))
+}
+
+impl Proposal {
+    /// Bytes that the proposal will take in an entry, a few more at most.
+    pub fn encoded_bytes(&self) -> usize {
+        wire::Proposal::from(self).encoded_len() + 8
+    }
+}
+
+impl Run {
+    /// Bytes that the run will take in an entry, a few more at most.
+    pub fn encoded_bytes(&self) -> usize {
+        wire::Run::from(self).encoded_len() + 4
+    }
+}
+
+impl From<CommandId> for wire::CommandId {
+    fn from(id: CommandId) -> Self {
+        Self { incarnation: id.incarnation.0, counter: id.counter }
+    }
+}
+
+impl From<SegmentId> for wire::SegmentId {
+    fn from(id: SegmentId) -> Self {
+        Self { began: id.began.get(), incarnation: id.incarnation.0, counter: id.counter }
+    }
+}
+
+impl From<wire::SegmentId> for SegmentId {
+    fn from(id: wire::SegmentId) -> Self {
+        Self {
+            began: Lsn::new(id.began),
+            incarnation: Incarnation(id.incarnation),
+            counter: id.counter,
+        }
+    }
+}
+
+impl From<&Proposal> for wire::Proposal {
+    fn from(proposal: &Proposal) -> Self {
+        Self { id: Some(proposal.id.into()), command: Some((&proposal.command).into()) }
+    }
+}
+
+impl From<&Command> for wire::Command {
+    fn from(command: &Command) -> Self {
+        match command {
+            Command::Genesis { cluster_id, log_id, level } => Self::Genesis(wire::Genesis {
+                cluster_id: cluster_id.as_bytes().to_vec(),
+                log_id: log_id.as_bytes().to_vec(),
+                level: *level,
+            }),
+            Command::RaiseLevel { level } => Self::RaiseLevel(wire::RaiseLevel { level: *level }),
+            Command::RegisterBroker { host, port, zone } => {
+                Self::RegisterBroker(wire::RegisterBroker {
+                    host: host.clone(),
+                    port: u32::from(*port),
+                    zone: zone.clone(),
+                })
+            }
+            Command::ExpireBroker { incarnation, seen } => Self::ExpireBroker(wire::ExpireBroker {
+                incarnation: incarnation.0,
+                seen: seen.get(),
+            }),
+            Command::Heartbeat => Self::Heartbeat(wire::Heartbeat {}),
+            Command::CreateTopic { topic, name, partitions, replication_factor, configs } => {
+                Self::CreateTopic(wire::CreateTopic {
+                    topic: topic.as_bytes().to_vec(),
+                    name: name.clone(),
+                    partitions: *partitions,
+                    replication_factor: u32::from(*replication_factor),
+                    configs: configs.clone(),
+                })
+            }
+            Command::DeleteTopic { topic } => {
+                Self::DeleteTopic(wire::DeleteTopic { topic: topic.as_bytes().to_vec() })
+            }
+            Command::CreatePartitions { topic, total } => {
+                Self::CreatePartitions(wire::CreatePartitions {
+                    topic: topic.as_bytes().to_vec(),
+                    total: *total,
+                })
+            }
+            Command::AlterConfigs { resource, replace, changes } => {
+                Self::AlterConfigs(wire::AlterConfigs {
+                    resource: Some(resource.into()),
+                    replace: *replace,
+                    changes: changes.iter().map(Into::into).collect(),
+                })
+            }
+            Command::CommitSegment { segment, bytes, runs } => {
+                Self::CommitSegment(wire::CommitSegment {
+                    segment: Some((*segment).into()),
+                    bytes: *bytes,
+                    runs: runs.iter().map(Into::into).collect(),
+                })
+            }
+            Command::AllocateProducerIds { count } => {
+                Self::AllocateProducerIds(wire::AllocateProducerIds { count: *count })
+            }
+            Command::CommitOffsets { group, offsets } => Self::CommitOffsets(wire::CommitOffsets {
+                group: group.clone(),
+                offsets: offsets.iter().map(Into::into).collect(),
+            }),
+        }
+    }
+}
+
+impl From<&ConfigResource> for wire::ConfigResource {
+    fn from(resource: &ConfigResource) -> Self {
+        Self {
+            resource: Some(match resource {
+                ConfigResource::Topic(topic) => wire::Resource::Topic(topic.as_bytes().to_vec()),
+                ConfigResource::Broker(node) => wire::Resource::Broker(node.0),
+                ConfigResource::Cluster => wire::Resource::Cluster(true),
+            }),
+        }
+    }
+}
+
+impl From<&ConfigChange> for wire::ConfigChange {
+    fn from(change: &ConfigChange) -> Self {
+        let value = match &change.operation {
+            ConfigOperation::Set(value) => Some(value.clone()),
+            ConfigOperation::Delete => None,
+        };
+        Self { name: change.name.clone(), value }
+    }
+}
+
+impl From<&Run> for wire::Run {
+    fn from(run: &Run) -> Self {
+        Self {
+            topic: run.partition.topic.as_bytes().to_vec(),
+            partition: run.partition.partition,
+            position: run.position,
+            stored_bytes: run.stored_bytes,
+            batches: run.batches.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&BatchSummary> for wire::Batch {
+    fn from(batch: &BatchSummary) -> Self {
+        Self {
+            bytes: batch.bytes,
+            records: batch.records,
+            max_timestamp: batch.max_timestamp,
+            producer: batch.producer.map(|producer| wire::Producer {
+                id: producer.id.0,
+                epoch: i32::from(producer.epoch),
+                base_sequence: producer.base_sequence,
+            }),
+        }
+    }
+}
+
+impl From<&CommittedOffset> for wire::CommittedOffset {
+    fn from(offset: &CommittedOffset) -> Self {
+        Self {
+            topic: offset.partition.topic.as_bytes().to_vec(),
+            partition: offset.partition.partition,
+            offset: offset.offset.0,
+            leader_epoch: offset.leader_epoch,
+            metadata: offset.metadata.clone(),
+        }
+    }
+}
+
+pub(crate) fn uuid(bytes: &[u8], field: &'static str) -> Result<Uuid, CodecError> {
+    Uuid::from_slice(bytes).map_err(|_| CodecError::Field(field))
+}
+
+pub(crate) fn topic_id(bytes: &[u8]) -> Result<TopicId, CodecError> {
+    TopicId::from_slice(bytes).ok_or(CodecError::Field("topic"))
+}
+
+fn command_id(id: Option<wire::CommandId>) -> Result<CommandId, CodecError> {
+    let id = id.ok_or(CodecError::Field("id"))?;
+    Ok(CommandId { incarnation: Incarnation(id.incarnation), counter: id.counter })
+}
+
+fn proposal(proposal: wire::Proposal) -> Result<Proposal, CodecError> {
+    Ok(Proposal {
+        id: command_id(proposal.id)?,
+        command: command(proposal.command.ok_or(CodecError::UnknownCommand)?)?,
+    })
+}
+
+fn command(command: wire::Command) -> Result<Command, CodecError> {
+    Ok(match command {
+        wire::Command::Genesis(genesis) => Command::Genesis {
+            cluster_id: uuid(&genesis.cluster_id, "cluster_id")?,
+            log_id: uuid(&genesis.log_id, "log_id")?,
+            level: genesis.level,
+        },
+        wire::Command::RaiseLevel(raise) => Command::RaiseLevel { level: raise.level },
+        wire::Command::RegisterBroker(broker) => Command::RegisterBroker {
+            host: broker.host,
+            port: u16::try_from(broker.port).map_err(|_| CodecError::Field("port"))?,
+            zone: broker.zone,
+        },
+        wire::Command::ExpireBroker(expire) => Command::ExpireBroker {
+            incarnation: Incarnation(expire.incarnation),
+            seen: Lsn::new(expire.seen),
+        },
+        wire::Command::Heartbeat(_) => Command::Heartbeat,
+        wire::Command::CreateTopic(create) => Command::CreateTopic {
+            topic: topic_id(&create.topic)?,
+            name: create.name,
+            partitions: create.partitions,
+            replication_factor: u16::try_from(create.replication_factor)
+                .map_err(|_| CodecError::Field("replication_factor"))?,
+            configs: create.configs,
+        },
+        wire::Command::DeleteTopic(delete) => {
+            Command::DeleteTopic { topic: topic_id(&delete.topic)? }
+        }
+        wire::Command::CreatePartitions(create) => {
+            Command::CreatePartitions { topic: topic_id(&create.topic)?, total: create.total }
+        }
+        wire::Command::AlterConfigs(alter) => Command::AlterConfigs {
+            resource: config_resource(alter.resource)?,
+            replace: alter.replace,
+            changes: alter.changes.into_iter().map(config_change).collect(),
+        },
+        wire::Command::CommitSegment(commit) => Command::CommitSegment {
+            segment: commit.segment.ok_or(CodecError::Field("segment"))?.into(),
+            bytes: commit.bytes,
+            runs: commit.runs.into_iter().map(run).collect::<Result<_, _>>()?,
+        },
+        wire::Command::AllocateProducerIds(allocate) => {
+            Command::AllocateProducerIds { count: allocate.count }
+        }
+        wire::Command::CommitOffsets(commit) => Command::CommitOffsets {
+            group: commit.group,
+            offsets: commit.offsets.into_iter().map(committed).collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn config_resource(resource: Option<wire::ConfigResource>) -> Result<ConfigResource, CodecError> {
+    match resource.and_then(|resource| resource.resource) {
+        Some(wire::Resource::Topic(topic)) => Ok(ConfigResource::Topic(topic_id(&topic)?)),
+        Some(wire::Resource::Broker(node)) => Ok(ConfigResource::Broker(NodeId(node))),
+        Some(wire::Resource::Cluster(_)) => Ok(ConfigResource::Cluster),
+        None => Err(CodecError::Field("resource")),
+    }
+}
+
+fn config_change(change: wire::ConfigChange) -> ConfigChange {
+    let operation = change.value.map_or(ConfigOperation::Delete, ConfigOperation::Set);
+    ConfigChange { name: change.name, operation }
+}
+
+fn run(run: wire::Run) -> Result<Run, CodecError> {
+    Ok(Run {
+        partition: TopicPartition { topic: topic_id(&run.topic)?, partition: run.partition },
+        position: run.position,
+        stored_bytes: run.stored_bytes,
+        batches: run.batches.into_iter().map(batch).collect::<Result<_, _>>()?,
+    })
+}
+
+fn batch(batch: wire::Batch) -> Result<BatchSummary, CodecError> {
+    let producer = batch.producer.map(|producer| {
+        Ok::<_, CodecError>(BatchProducer {
+            id: ProducerId(producer.id),
+            epoch: i16::try_from(producer.epoch).map_err(|_| CodecError::Field("epoch"))?,
+            base_sequence: producer.base_sequence,
+        })
+    });
+    Ok(BatchSummary {
+        bytes: batch.bytes,
+        records: batch.records,
+        max_timestamp: batch.max_timestamp,
+        producer: producer.transpose()?,
+    })
+}
+
+pub(crate) fn committed(offset: wire::CommittedOffset) -> Result<CommittedOffset, CodecError> {
+    Ok(CommittedOffset {
+        partition: TopicPartition { topic: topic_id(&offset.topic)?, partition: offset.partition },
+        offset: Offset(offset.offset),
+        leader_epoch: offset.leader_epoch,
+        metadata: offset.metadata,
+    })
+}
+
+#[cfg(test)]
+mod tests;

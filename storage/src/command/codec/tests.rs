@@ -1,0 +1,233 @@
+//! The stored form of entries: one for each entry, and nothing else is taken for one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use odradek_protocol::id::{ProducerId, TopicId, TopicPartition};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message;
+use uuid::Uuid;
+
+use super::{CodecError, ENTRY_FORMAT, wire};
+use crate::command::{
+    BatchProducer, BatchSummary, Command, CommandId, Digest, Entry, EntryHash, Incarnation,
+    Proposal, Run,
+};
+use crate::log::ENTRY_BYTES_MAX;
+use crate::lsn::Lsn;
+use crate::segment::{BLOCK_BATCHES_MAX, SegmentId};
+use crate::state::tests::strategies;
+
+fn entry(command: Command) -> Entry {
+    let id = CommandId { incarnation: Incarnation(u64::MAX / 3), counter: 70_000 };
+    Entry {
+        log_id: Uuid::from_u128(7),
+        lsn: Lsn::new(1_000_000),
+        previous: EntryHash(5),
+        append_id: id,
+        level: 1,
+        time_ms: 1_700_000_000_000,
+        digest: Some(Digest(9)),
+        proposals: vec![Proposal { id, command }],
+    }
+}
+
+/// The stored form of an entry with one proposal, which somebody else has made.
+fn foreign(proposal: wire::Proposal) -> Bytes {
+    let template = Entry::encode(&entry(Command::Heartbeat));
+    let (_, payload) = ENTRY_FORMAT.open(&template).unwrap();
+    let mut body = wire::Entry::decode(payload).unwrap();
+    body.proposals = vec![proposal];
+    ENTRY_FORMAT.seal(&body.encode_to_vec())
+}
+
+fn foreign_command(command: wire::Command) -> Bytes {
+    let id = wire::CommandId { incarnation: 1, counter: 1 };
+    foreign(wire::Proposal { id: Some(id), command: Some(command) })
+}
+
+proptest! {
+    #[test]
+    fn an_entry_is_read_as_it_was_written_and_written_as_it_was_read(
+        entry in strategies::entry(),
+    ) {
+        let bytes = entry.encode();
+        let read_back = Entry::decode(&bytes);
+        prop_assert_eq!(read_back.as_ref(), Ok(&entry));
+        prop_assert_eq!(read_back.unwrap().encode(), bytes);
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_cut_is_never_an_entry(
+        entry in strategies::entry(),
+        at in any::<Index>(),
+        bit in 0..8_u8,
+    ) {
+        let mut bytes = entry.encode().to_vec();
+        let at = at.index(bytes.len());
+        prop_assert!(Entry::decode(&Bytes::copy_from_slice(&bytes[..at])).is_err());
+        bytes[at] ^= 1 << bit;
+        prop_assert!(Entry::decode(&bytes.into()).is_err());
+    }
+
+    /// Under a checksum that fits: whatever a mistaken broker may write is an entry or an error.
+    #[test]
+    fn no_payload_makes_decoding_panic(
+        entry in strategies::entry(),
+        changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6),
+        noise in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let (_, payload) = ENTRY_FORMAT.open(&entry.encode()).unwrap();
+        let mut payload = payload.to_vec();
+        for (at, byte) in changes {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        for payload in [payload, noise.clone()] {
+            if let Ok(read) = Entry::decode(&ENTRY_FORMAT.seal(&payload)) {
+                prop_assert_eq!(Entry::decode(&read.encode()), Ok(read));
+            }
+        }
+        prop_assert!(Entry::decode(&noise.into()).is_err());
+    }
+
+    #[test]
+    fn a_proposal_takes_no_more_room_than_it_says(entry in strategies::entry()) {
+        let empty = Entry { proposals: Vec::new(), ..entry.clone() };
+        let said: usize = entry.proposals.iter().map(Proposal::encoded_bytes).sum();
+        prop_assert!(entry.encode().len() <= empty.encode().len() + said);
+    }
+}
+
+#[test]
+fn a_command_of_a_later_release_is_an_error_and_not_skipped() {
+    let mut later = Vec::new();
+    let id = wire::CommandId { incarnation: 1, counter: 1 };
+    wire::Proposal { id: Some(id), command: None }.encode(&mut later).unwrap();
+    // Tag 20, a message of no bytes.
+    later.extend_from_slice(&[0xa2, 0x01, 0x00]);
+    let template = ENTRY_FORMAT.open(&foreign(wire::Proposal::default())).unwrap().1;
+    let mut body = wire::Entry::decode(template).unwrap();
+    body.proposals.clear();
+    let mut payload = body.encode_to_vec();
+    payload.push(0x42);
+    payload.push(u8::try_from(later.len()).unwrap());
+    payload.extend_from_slice(&later);
+    assert_eq!(Entry::decode(&ENTRY_FORMAT.seal(&payload)), Err(CodecError::UnknownCommand));
+}
+
+#[test]
+fn a_field_of_a_later_release_is_skipped() {
+    let entry = entry(Command::Heartbeat);
+    let mut payload = ENTRY_FORMAT.open(&entry.encode()).unwrap().1.to_vec();
+    // Tag 100, the number 1.
+    payload.extend_from_slice(&[0xa0, 0x06, 0x01]);
+    assert_eq!(Entry::decode(&ENTRY_FORMAT.seal(&payload)), Ok(entry));
+}
+
+#[test]
+fn fields_out_of_their_range_are_errors() {
+    let register = |port| {
+        wire::Command::RegisterBroker(wire::RegisterBroker {
+            host: "h".to_owned(),
+            port,
+            zone: None,
+        })
+    };
+    assert!(Entry::decode(&foreign_command(register(65_535))).is_ok());
+    let refused = |command| Entry::decode(&foreign_command(command)).unwrap_err();
+    assert_eq!(refused(register(65_536)), CodecError::Field("port"));
+    let create =
+        wire::CreateTopic { topic: vec![1; 16], replication_factor: 65_536, ..Default::default() };
+    assert_eq!(
+        refused(wire::Command::CreateTopic(create)),
+        CodecError::Field("replication_factor")
+    );
+    let delete = wire::DeleteTopic { topic: vec![1; 15] };
+    assert_eq!(refused(wire::Command::DeleteTopic(delete)), CodecError::Field("topic"));
+    let alter = wire::AlterConfigs::default();
+    assert_eq!(refused(wire::Command::AlterConfigs(alter)), CodecError::Field("resource"));
+    let commit = wire::CommitSegment::default();
+    assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("segment"));
+    let producer = wire::Producer { id: 1, epoch: 32_768, base_sequence: 0 };
+    let batch = wire::Batch { producer: Some(producer), ..Default::default() };
+    let run = wire::Run { topic: vec![1; 16], batches: vec![batch], ..Default::default() };
+    let commit = wire::CommitSegment {
+        segment: Some(wire::SegmentId::default()),
+        bytes: 0,
+        runs: vec![run],
+    };
+    assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("epoch"));
+    let nameless =
+        wire::Proposal { id: None, command: Some(wire::Command::Heartbeat(wire::Heartbeat {})) };
+    assert_eq!(Entry::decode(&foreign(nameless)), Err(CodecError::Field("id")));
+}
+
+/// A commit with one batch in each of so many partitions, of a busy cluster: numbers as they are
+/// after some months.
+fn wide_commit(partitions: u64, idempotent: bool) -> Command {
+    let run = |number: u64| {
+        let topic = TopicId(Uuid::from_u128(u128::MAX / 3 + u128::from(number / 50)));
+        let producer = BatchProducer {
+            id: ProducerId(2_000_000 + i64::try_from(number).unwrap()),
+            epoch: 0,
+            base_sequence: 1_000_000,
+        };
+        let batch = BatchSummary {
+            bytes: 12_000,
+            records: 40,
+            max_timestamp: 1_700_000_000_000,
+            producer: idempotent.then_some(producer),
+        };
+        let partition = i32::try_from(number % 50).unwrap();
+        Run {
+            partition: TopicPartition { topic, partition },
+            position: 32 + number * 4_000,
+            stored_bytes: 4_000,
+            batches: vec![batch],
+        }
+    };
+    let segment = SegmentId {
+        began: Lsn::new(1_000_000),
+        incarnation: Incarnation(u64::MAX / 3),
+        counter: 70_000,
+    };
+    let runs = (0..partitions).map(run).collect();
+    Command::CommitSegment { segment, bytes: 40_000_000, runs }
+}
+
+#[test]
+fn the_longest_run_fits_into_an_entry() {
+    let producer =
+        BatchProducer { id: ProducerId(i64::MAX), epoch: i16::MAX, base_sequence: i32::MAX };
+    let batch = BatchSummary {
+        bytes: u32::MAX,
+        records: u32::MAX,
+        max_timestamp: i64::MIN,
+        producer: Some(producer),
+    };
+    let Command::CommitSegment { segment, bytes, mut runs } = wide_commit(1, true) else {
+        panic!()
+    };
+    runs[0].batches = vec![batch; BLOCK_BATCHES_MAX];
+    let bytes = entry(Command::CommitSegment { segment, bytes, runs }).encode().len();
+    println!("{} bytes for {BLOCK_BATCHES_MAX} batches in one run", bytes);
+    assert!(bytes <= ENTRY_BYTES_MAX / 3, "{bytes} bytes, and as much again for others");
+}
+
+/// The figure by which a flush is cut into commits: see `ENTRY_BYTES_MAX`.
+#[test]
+fn a_run_takes_at_most_64_bytes_of_an_entry() {
+    let mut taken = BTreeMap::new();
+    for idempotent in [false, true] {
+        let bytes = entry(wide_commit(10_000, idempotent)).encode().len();
+        taken.insert(idempotent, bytes);
+        assert!(bytes <= 10_000 * 64, "{bytes} bytes");
+        let fits = ENTRY_BYTES_MAX * 10_000 / bytes;
+        let cut = entry(wide_commit(u64::try_from(fits - 10).unwrap(), idempotent));
+        assert!(cut.encode().len() <= ENTRY_BYTES_MAX);
+        println!("idempotent={idempotent}: {bytes} bytes, {fits} runs fit into an entry");
+    }
+    assert!(taken[&false] < taken[&true]);
+}

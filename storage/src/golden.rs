@@ -1,0 +1,262 @@
+//! Golden samples: bytes that were stored once and must be readable for ever.
+//!
+//! `golden/NAME_vN.bin` is what a release that wrote version N of a format stored. Each sample is
+//! read, compared with what went into it, and, as long as N is the version that is written, written
+//! again to the same bytes. A test that fails here says that clusters which exist can't be read any
+//! more: the code is wrong, never the sample.
+//!
+//! To add one (a new version, or a new command that no sample has): leave the old samples and their
+//! tests as they are, give the new one a new name, and run the tests once with `GOLDEN=write`, which
+//! writes samples that are missing and overwrites none.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::command::{
+    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Outcome, Proposal, Run,
+};
+use crate::lsn::Lsn;
+use crate::segment::builder::{PendingBatch, SealedSegment, SegmentBuilder};
+use crate::segment::{SegmentId, open_block, read_footer};
+use crate::state::State;
+
+const ORDERS: TopicId = TopicId(Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef));
+const AUDIT: TopicId = TopicId(Uuid::from_u128(0xaaaa_bbbb_cccc_dddd_eeee_ffff_0000_1111));
+const BROKER: Incarnation = Incarnation(0xfeed_0000_0000_0001);
+const OTHER: Incarnation = Incarnation(0xfeed_0000_0000_0002);
+const THIRD: Incarnation = Incarnation(0xfeed_0000_0000_0003);
+const LOG_ID: Uuid = Uuid::from_u128(0x1001);
+
+/// The sample of that name; `fresh` is what is written today.
+fn sample(name: &str, fresh: &Bytes) -> Bytes {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    if std::env::var("GOLDEN").is_ok_and(|it| it == "write") && !path.exists() {
+        fs::write(&path, fresh).unwrap();
+    }
+    fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}")).into()
+}
+
+fn partition(topic: TopicId, index: i32) -> TopicPartition {
+    TopicPartition { topic, partition: index }
+}
+
+fn segment(counter: u64) -> SegmentId {
+    SegmentId { began: Lsn::new(3), incarnation: BROKER, counter }
+}
+
+fn batch(records: u32, producer: Option<(i64, i16, i32)>) -> BatchSummary {
+    let producer = producer.map(|(id, epoch, base_sequence)| BatchProducer {
+        id: ProducerId(id),
+        epoch,
+        base_sequence,
+    });
+    BatchSummary { bytes: 100 + records, records, max_timestamp: 1_700_000_000_123, producer }
+}
+
+fn run(partition: TopicPartition, position: u64, batches: Vec<BatchSummary>) -> Run {
+    Run { partition, position, stored_bytes: 400, batches }
+}
+
+fn configs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn alter(resource: ConfigResource, replace: bool, name: &str) -> Command {
+    let set =
+        ConfigChange { name: name.to_owned(), operation: ConfigOperation::Set("1".to_owned()) };
+    let delete = ConfigChange { name: "gone".to_owned(), operation: ConfigOperation::Delete };
+    Command::AlterConfigs { resource, replace, changes: vec![set, delete] }
+}
+
+fn create(topic: TopicId, name: &str, partitions: u32) -> Command {
+    Command::CreateTopic {
+        topic,
+        name: name.to_owned(),
+        partitions,
+        replication_factor: 3,
+        configs: configs(&[("cleanup.policy", "compact"), ("retention.ms", "-1")]),
+    }
+}
+
+fn register(host: &str, zone: Option<&str>) -> Command {
+    Command::RegisterBroker { host: host.to_owned(), port: 9092, zone: zone.map(ToOwned::to_owned) }
+}
+
+fn position(partition: TopicPartition, offset: i64, metadata: &str) -> CommittedOffset {
+    let offset = Offset(offset);
+    CommittedOffset { partition, offset, leader_epoch: -1, metadata: metadata.to_owned() }
+}
+
+/// Every command of feature level 1, in an order that makes sense.
+fn level_1_commands() -> Vec<(Incarnation, Command)> {
+    let run_of_orders = vec![batch(3, Some((0, 0, 0))), batch(2, None), batch(1, Some((0, 0, 3)))];
+    let with_rejected = vec![batch(1, None), batch(4, Some((0, 0, 0))), batch(2, None)];
+    vec![
+        (BROKER, Command::Genesis { cluster_id: Uuid::from_u128(0xc1), log_id: LOG_ID, level: 1 }),
+        (BROKER, register("broker-1.example", Some("eu-1a"))),
+        (OTHER, register("broker-2.example", None)),
+        (THIRD, register("broker-3.example", Some("eu-1b"))),
+        (BROKER, create(ORDERS, "orders", 2)),
+        (BROKER, create(AUDIT, "audit", 1)),
+        (BROKER, Command::CreatePartitions { topic: AUDIT, total: 2 }),
+        (BROKER, Command::AllocateProducerIds { count: 1000 }),
+        (BROKER, alter(ConfigResource::Topic(ORDERS), false, "segment.ms")),
+        (BROKER, alter(ConfigResource::Broker(NodeId(1)), true, "log.level")),
+        (BROKER, alter(ConfigResource::Cluster, false, "message.max.bytes")),
+        (
+            BROKER,
+            Command::CommitSegment {
+                segment: segment(1),
+                bytes: 4096,
+                runs: vec![
+                    run(partition(ORDERS, 0), 32, run_of_orders),
+                    run(partition(ORDERS, 1), 432, with_rejected),
+                    run(partition(AUDIT, 0), 832, vec![batch(7, Some((5, 2, i32::MAX - 3)))]),
+                    run(partition(AUDIT, 7), 1232, vec![batch(1, None)]),
+                ],
+            },
+        ),
+        (
+            OTHER,
+            Command::CommitSegment {
+                segment: segment(2),
+                bytes: 2048,
+                runs: vec![run(partition(ORDERS, 0), 32, vec![batch(3, Some((0, 0, 0)))])],
+            },
+        ),
+        (
+            OTHER,
+            Command::CommitOffsets {
+                group: "billing".to_owned(),
+                offsets: vec![
+                    position(partition(ORDERS, 0), 4, "here"),
+                    position(partition(ORDERS, 1), 0, ""),
+                ],
+            },
+        ),
+        (OTHER, Command::Heartbeat),
+        (BROKER, Command::ExpireBroker { incarnation: OTHER, seen: Lsn::new(1_000) }),
+        (BROKER, create(TopicId(Uuid::from_u128(9)), "short-lived", 1)),
+        (BROKER, Command::DeleteTopic { topic: TopicId(Uuid::from_u128(9)) }),
+        (BROKER, Command::RaiseLevel { level: 1 }),
+    ]
+}
+
+fn proposals() -> Vec<Proposal> {
+    let commands = (1..).zip(level_1_commands());
+    let propose = |(counter, (incarnation, command))| Proposal {
+        id: CommandId { incarnation, counter },
+        command,
+    };
+    commands.map(propose).collect()
+}
+
+fn full_entry() -> Entry {
+    Entry {
+        log_id: LOG_ID,
+        lsn: Lsn::new(77),
+        previous: EntryHash(0x0102_0304_0506_0708),
+        append_id: CommandId { incarnation: BROKER, counter: 12 },
+        level: 1,
+        time_ms: 1_700_000_000_000,
+        digest: Some(Digest(0x1112_1314_1516_1718)),
+        proposals: proposals(),
+    }
+}
+
+/// A state with something in every corner of it.
+pub(crate) fn full_state() -> State {
+    let mut state = State::new();
+    let mut outcomes = Vec::new();
+    for (number, proposal) in (1..).zip(proposals()) {
+        let entry = Entry {
+            log_id: state.log_id(),
+            lsn: state.applied().next(),
+            previous: state.last_hash(),
+            append_id: CommandId { incarnation: proposal.id.incarnation, counter: number },
+            level: 1,
+            time_ms: 1_700_000_000_000 + i64::try_from(number).unwrap(),
+            digest: None,
+            proposals: vec![proposal],
+        };
+        outcomes.extend(state.apply(&entry, EntryHash(number)).unwrap().outcomes);
+    }
+    let rejected = outcomes.iter().filter(|it| matches!(it, Outcome::Rejected(_))).count();
+    assert_eq!(rejected, 1, "the level does not rise; all else does something: {outcomes:?}");
+    state
+}
+
+/// Two partitions, one of them with two blocks, the first of which compresses.
+fn full_segment(zstd_level: Option<i32>) -> SealedSegment {
+    let mut builder = SegmentBuilder::default();
+    let mut push = |partition, text: &str, times: usize, producer| {
+        let bytes = Bytes::from(text.repeat(times));
+        let length = u32::try_from(bytes.len()).unwrap();
+        let summary = BatchSummary { bytes: length, ..batch(2, producer) };
+        builder.push(partition, PendingBatch { bytes, summary, compressed: times == 1 });
+    };
+    push(partition(ORDERS, 1), "first batch, ", 100, Some((4, 1, 9)));
+    push(partition(ORDERS, 1), "second batch, ", 50, None);
+    push(partition(AUDIT, 0), "of another topic", 1, None);
+    builder.seal(segment(1), zstd_level)
+}
+
+#[test]
+fn entries_of_version_1() {
+    let entry = full_entry();
+    let bytes = sample("entry_v1.bin", &entry.encode());
+    assert_eq!(Entry::decode(&bytes).as_ref(), Ok(&entry));
+    assert_eq!(entry.encode(), bytes);
+    assert_eq!(EntryHash::of(&bytes), EntryHash(ENTRY_V1_HASH));
+}
+
+#[test]
+fn snapshots_of_version_1() {
+    let state = full_state();
+    let bytes = sample("snapshot_v1.bin", &state.to_snapshot().0);
+    let read_back = State::from_snapshot(&bytes).unwrap();
+    assert_eq!(read_back, state, "and applying the same commands leads to the same state");
+    assert_eq!(read_back.to_snapshot(), (bytes, Digest(SNAPSHOT_V1_DIGEST)));
+}
+
+#[test]
+fn segments_of_version_1() {
+    let built = full_segment(None);
+    let bytes = sample("segment_v1.bin", &built.bytes);
+    read_segment(&bytes, &built);
+    assert_eq!(built.bytes, bytes);
+    let key = "segment/46/0000000000000003-feed000000000001-00000001";
+    assert_eq!(built.id.key().as_str(), key);
+}
+
+/// Compressed blocks are read for ever, and may be packed otherwise by the next release of zstd.
+#[test]
+fn segments_of_version_1_with_compressed_blocks() {
+    let built = full_segment(Some(3));
+    let bytes = sample("segment_zstd_v1.bin", &built.bytes);
+    assert!(bytes.len() < full_segment(None).bytes.len(), "something is compressed");
+    read_segment(&bytes, &built);
+}
+
+fn read_segment(bytes: &Bytes, built: &SealedSegment) {
+    let runs = read_footer(built.id, bytes).unwrap();
+    assert_eq!(runs.len(), built.blocks.len());
+    for (run, block) in runs.iter().zip(&built.blocks) {
+        assert_eq!(run.partition, block.run.partition);
+        assert_eq!(run.batches, block.run.batches);
+        let start = usize::try_from(run.position).unwrap();
+        let stored = bytes.slice(start..start + usize::try_from(run.stored_bytes).unwrap());
+        let content = open_block(built.id, run.partition, run.position, &stored);
+        assert_eq!(content.as_ref(), Ok(&block.content));
+    }
+}
+
+/// The hashes by which brokers of all releases chain entries and compare states.
+const ENTRY_V1_HASH: u64 = 6_463_262_305_378_621_049;
+const SNAPSHOT_V1_DIGEST: u64 = 17_789_774_312_001_160_762;

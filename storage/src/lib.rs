@@ -1,0 +1,21 @@
+//! What is true: two storage ports, one deterministic state machine, one writer, one reader.
+
+pub mod clock;
+pub mod command;
+pub mod engine;
+pub mod envelope;
+#[cfg(test)]
+mod golden;
+pub mod invariant;
+pub mod key;
+pub mod location;
+pub mod log;
+pub mod lsn;
+pub mod machine;
+pub mod object;
+pub mod port;
+pub mod reader;
+pub mod segment;
+pub mod snapshot;
+pub mod state;
+pub mod writer;

@@ -1,0 +1,302 @@
+//! The machine: one broker's replica of the state.
+//!
+//! Owns following the log, proposing, and letting others look. One task (the [`driver`]) owns the
+//! position in the log and is the only one to change the state; everyone else has this handle, which
+//! is cheap to clone. What entries mean is in `state`; finding a snapshot to begin with is in
+//! [`start`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use odradek_protocol::id::{NodeId, TopicId, TopicPartition};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+
+use crate::command::{Command, Incarnation, Outcome};
+use crate::engine::Ports;
+use crate::lsn::Lsn;
+use crate::state::State;
+
+mod driver;
+mod snapshots;
+mod start;
+mod watchers;
+
+pub use start::StartError;
+pub use watchers::Watch;
+
+use watchers::Watchers;
+
+/// How a machine behaves. The defaults suit a cluster; [`MachineConfig::exclusive`] suits a log that
+/// no other process can reach.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Whether this process alone appends to the log, by the backend's own lock: then nothing has to
+    /// be polled, and brokers found at start are dead.
+    pub exclusive: bool,
+    /// How often the tail is looked at when there is no other reason.
+    pub poll_interval: Duration,
+    /// How long a broker that is not alone may be silent before it says that it lives.
+    pub heartbeat_interval: Duration,
+    /// How long another broker may be silent, by this one's monotonic clock, before it is expired.
+    pub silence_max: Duration,
+    /// How many bytes of proposals go into one entry.
+    pub entry_bytes_max: usize,
+    /// How many proposals may wait.
+    pub queue_max: usize,
+    /// How long one append may take before its outcome counts as unknown and it is repeated.
+    pub append_attempt_max: Duration,
+    /// How long a barrier may take.
+    pub barrier_max: Duration,
+    /// An append is sent only if the tail was seen this recently (RELIABILITY A6).
+    pub tail_age_max: Duration,
+    /// A snapshot is written after so many entries.
+    pub snapshot_entries: u64,
+    /// Every so many entries carry a digest of the state.
+    pub digest_entries: u64,
+}
+
+impl Default for MachineConfig {
+    fn default() -> Self {
+        Self {
+            exclusive: false,
+            poll_interval: Duration::from_millis(50),
+            heartbeat_interval: Duration::from_secs(3),
+            silence_max: Duration::from_secs(12),
+            entry_bytes_max: 128 * 1024,
+            queue_max: 4096,
+            append_attempt_max: Duration::from_secs(2),
+            barrier_max: Duration::from_secs(10),
+            tail_age_max: Duration::from_secs(10),
+            snapshot_entries: 8192,
+            digest_entries: 1024,
+        }
+    }
+}
+
+/// What a broker tells the others about itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Where clients reach it.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// Its availability zone.
+    pub zone: Option<String>,
+}
+
+/// A handle on this broker's replica.
+#[derive(Clone)]
+pub struct Machine {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+}
+
+/// What the handles and the driver share.
+struct Shared {
+    state: RwLock<State>,
+    watchers: Watchers,
+    applied: watch::Sender<Lsn>,
+    node: watch::Sender<Option<NodeId>>,
+    halt: watch::Sender<Option<HaltReason>>,
+    random: Mutex<StdRng>,
+    barrier_max: Duration,
+    driver: OnceLock<AbortHandle>,
+}
+
+/// What a handle asks of the driver.
+enum Request {
+    Propose(Queued),
+    Barrier(oneshot::Sender<()>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A command that waits for its outcome.
+struct Queued {
+    command: Command,
+    reply: oneshot::Sender<Result<Outcome, ProposeError>>,
+}
+
+/// Why a command has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It was not appended and never will be.
+    #[error("not appended: {0}")]
+    NotAppended(String),
+    /// It may have been appended, or may yet be.
+    #[error("outcome unknown")]
+    Unknown,
+    /// The machine is stopping and did not take it.
+    #[error("stopping")]
+    Stopped,
+}
+
+/// The tail of the log could not be reached in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the tail of the log is out of reach")]
+pub struct Unreachable;
+
+/// Why a machine stopped by itself. The broker must exit: what it knows can't be trusted any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HaltReason(pub(crate) String);
+
+/// A command on its way: resolves to its outcome.
+#[derive(Debug)]
+pub struct Proposed {
+    reply: oneshot::Receiver<Result<Outcome, ProposeError>>,
+}
+
+impl Future for Proposed {
+    type Output = Result<Outcome, ProposeError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A driver that is gone took the answer with it.
+        Pin::new(&mut self.reply).poll(cx).map(|reply| reply.unwrap_or(Err(ProposeError::Unknown)))
+    }
+}
+
+impl Machine {
+    /// Loads the newest snapshot, follows the log to its tail, begins the log if it is empty, and
+    /// registers this broker.
+    ///
+    /// Waits as long as the log or the store can't be reached; a log that contradicts itself or its
+    /// snapshots is an error.
+    pub async fn start(
+        config: MachineConfig,
+        identity: Identity,
+        ports: Ports,
+        seed: u64,
+    ) -> Result<Self, StartError> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let state = start::recover(&ports).await?;
+        let (queue, requests) = mpsc::channel(config.queue_max);
+        let shared = Arc::new(Shared {
+            watchers: Watchers::default(),
+            applied: watch::Sender::new(state.applied()),
+            node: watch::Sender::new(None),
+            halt: watch::Sender::new(None),
+            state: RwLock::new(state),
+            random: Mutex::new(StdRng::seed_from_u64(random.next_u64())),
+            barrier_max: config.barrier_max,
+            driver: OnceLock::new(),
+        });
+        let machine = Self { shared: Arc::clone(&shared), queue };
+        let driver = driver::Driver::new(config, identity, ports, shared, requests, random);
+        let driver = tokio::spawn(driver.run()).abort_handle();
+        machine.shared.driver.get_or_init(|| driver);
+        machine.registered().await?;
+        Ok(machine)
+    }
+
+    async fn registered(&self) -> Result<(), StartError> {
+        let mut node = self.shared.node.subscribe();
+        let registered = node.wait_for(Option::is_some);
+        tokio::select! {
+            biased;
+            reason = self.halted() => Err(StartError::Halted(reason)),
+            _ = registered => Ok(()),
+        }
+    }
+
+    /// Looks at the state. Short and synchronous: the machine can't apply anything meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Proposes a command and waits for its outcome.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.submit(command).await?.await
+    }
+
+    /// Queues a command. Commands stand in the log in the order in which they were queued.
+    ///
+    /// Waits while the queue is full.
+    pub async fn submit(&self, command: Command) -> Result<Proposed, ProposeError> {
+        let (reply, proposed) = oneshot::channel();
+        let queued = Request::Propose(Queued { command, reply });
+        self.queue.send(queued).await.map_err(|_| ProposeError::Stopped)?;
+        Ok(Proposed { reply: proposed })
+    }
+
+    /// Follows the log to its tail: once this is `Ok`, everything that any broker acknowledged before
+    /// the call is applied here. One read serves all who wait.
+    pub async fn barrier(&self) -> Result<(), Unreachable> {
+        let (reply, reached) = oneshot::channel();
+        let pass = async {
+            self.queue.send(Request::Barrier(reply)).await.map_err(|_| Unreachable)?;
+            reached.await.map_err(|_| Unreachable)
+        };
+        tokio::time::timeout(self.shared.barrier_max, pass).await.unwrap_or(Err(Unreachable))
+    }
+
+    /// Takes an interest in partitions: see [`Watch::changed`].
+    pub fn watch(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Watch {
+        self.shared.watchers.watch(partitions)
+    }
+
+    /// The last entry applied, as it moves.
+    pub fn applied(&self) -> watch::Receiver<Lsn> {
+        self.shared.applied.subscribe()
+    }
+
+    /// This broker's node id. It changes only if the broker was expired and registered again.
+    pub fn node_id(&self) -> NodeId {
+        self.shared.node.borrow().unwrap_or(NodeId(0))
+    }
+
+    /// An id for a new topic: a random UUID (version 4), never nil.
+    pub fn new_topic_id(&self) -> TopicId {
+        let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
+        TopicId(random_uuid(&mut random))
+    }
+
+    /// Resolves once the machine has stopped by itself.
+    pub async fn halted(&self) -> HaltReason {
+        let mut halt = self.shared.halt.subscribe();
+        let reason = halt.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| HaltReason("the machine is gone".to_owned()))
+    }
+
+    /// Deregisters this broker, if the log can be reached, and stops.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.queue.send(Request::Stop(done)).await.is_ok() {
+            // An error means that the driver is gone, which is what was asked for.
+            drop(stopped.await);
+        }
+    }
+
+    /// Ends at once, as a killed process would: an append that is under way may land all the same.
+    pub fn kill(&self) {
+        if let Some(driver) = self.shared.driver.get() {
+            driver.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("node", &self.node_id()).finish_non_exhaustive()
+    }
+}
+
+fn random_uuid(random: &mut StdRng) -> Uuid {
+    let mut bytes = [0; 16];
+    random.fill_bytes(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+fn random_incarnation(random: &mut StdRng) -> Incarnation {
+    Incarnation(random.next_u64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! The reader: from offsets to record batches.
+//!
+//! Planning is one short look at the state and touches no network; fetching reads blocks and never
+//! touches the state. Batches leave as they came, but for the sixteen bytes before their checksum
+//! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights, ranges)
+//! is in [`blocks`]; finding an offset by time is in [`timestamps`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use odradek_protocol::id::{Offset, TopicPartition};
+
+use crate::machine::Machine;
+use crate::object::ObjectStore;
+use crate::state::State;
+use crate::state::partition::{Extent, Partition};
+
+mod batches;
+mod blocks;
+mod timestamps;
+
+pub use blocks::Blocks;
+pub use timestamps::TimestampOffset;
+
+use batches::Batches;
+use blocks::{BlockRead, Wanted};
+
+/// How the reader behaves.
+#[derive(Clone, Debug)]
+pub struct ReaderConfig {
+    /// Bytes of block content that are kept in memory.
+    pub cache_bytes_max: u64,
+    /// How many ranges are read from the store at once.
+    pub gets_inflight_max: usize,
+    /// Neighbouring blocks are read together up to this many bytes.
+    pub range_bytes_max: u64,
+    /// Blocks count as neighbours if no more than this many bytes lie between them.
+    pub range_gap_max: u64,
+    /// How often a range is tried, and how long each try may take.
+    pub get_attempts_max: u32,
+    /// See `get_attempts_max`.
+    pub get_attempt_max: std::time::Duration,
+}
+
+impl Default for ReaderConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes_max: 256 * 1024 * 1024,
+            gets_inflight_max: 32,
+            range_bytes_max: 8 * 1024 * 1024,
+            range_gap_max: 64 * 1024,
+            get_attempts_max: 3,
+            get_attempt_max: std::time::Duration::from_secs(5),
+        }
+    }
+}
+
+/// What of a partition may be seen (KIP-98).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// One partition to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchTarget {
+    /// Which.
+    pub partition: TopicPartition,
+    /// From which record on.
+    pub offset: Offset,
+    /// About how much.
+    pub bytes_max: usize,
+}
+
+/// What there is to read, as the state had it.
+#[derive(Debug)]
+#[must_use]
+pub struct Plan {
+    targets: Vec<(FetchTarget, Result<Found, FetchError>)>,
+    bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Found {
+    watermarks: Watermarks,
+    extents: Vec<Extent>,
+}
+
+/// Where a partition begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The oldest offset that can be read.
+    pub log_start: Offset,
+    /// What read_committed consumers may read up to.
+    pub last_stable_offset: Offset,
+    /// What others may read up to.
+    pub high_watermark: Offset,
+}
+
+/// Batches of one partition.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Where the partition began and ended when this was planned.
+    pub watermarks: Watermarks,
+    /// Whole batches in parts, to be written one after the other.
+    pub records: Vec<Bytes>,
+    /// Their length.
+    pub records_bytes: usize,
+}
+
+/// Why there are none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// No such partition, as far as this broker knows.
+    #[error("no partition {0}")]
+    UnknownPartition(TopicPartition),
+    /// The offset is below the log start or past the end, as far as this broker knows.
+    #[error("offset {offset} lies outside {} to {}", .watermarks.log_start, .watermarks.high_watermark)]
+    OutOfRange {
+        /// The offset asked for.
+        offset: Offset,
+        /// What there is.
+        watermarks: Watermarks,
+    },
+    /// The bytes could not be had, or were not what was written.
+    #[error("records can't be read: {0}")]
+    Storage(String),
+}
+
+/// A handle on the reader. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    machine: Machine,
+    blocks: Blocks,
+}
+
+impl Reader {
+    /// A reader over this replica and this store.
+    pub fn new(machine: Machine, objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
+        Self { machine, blocks: Blocks::new(objects, config) }
+    }
+
+    /// The blocks in memory, for the writer to add to.
+    pub fn blocks(&self) -> Blocks {
+        self.blocks.clone()
+    }
+
+    /// Where a partition begins and ends.
+    pub fn watermarks(&self, partition: TopicPartition) -> Result<Watermarks, FetchError> {
+        self.machine.read(|state| {
+            let found = state.partition(partition);
+            found.map(Watermarks::of).ok_or(FetchError::UnknownPartition(partition))
+        })
+    }
+
+    /// What there is to read for these targets, in about `bytes_max` in all.
+    pub fn plan(&self, targets: &[FetchTarget], bytes_max: usize, isolation: Isolation) -> Plan {
+        self.machine.read(|state| {
+            let mut left = bytes_max;
+            let targets = targets
+                .iter()
+                .map(|target| (*target, find(state, *target, isolation, &mut left)))
+                .collect();
+            Plan { targets, bytes_max }
+        })
+    }
+
+    /// Reads what was planned; one result for each target, in order.
+    ///
+    /// Batches are whole. The first batch of the first partition that has any is given however long
+    /// it is, or a consumer would never get past it (KIP-74).
+    pub async fn fetch(&self, plan: Plan) -> Vec<Result<Fetched, FetchError>> {
+        let wanted = plan.wanted();
+        let blocks = self.blocks.load(wanted).await;
+        let mut budget = Budget { left: plan.bytes_max, first: true };
+        plan.targets
+            .into_iter()
+            .map(|(target, found)| {
+                found.and_then(|found| assemble(target, found, &blocks, &mut budget))
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+impl Plan {
+    /// Bytes of batches in the plan: at most this much will be read, and more than nothing if there
+    /// is anything.
+    pub fn available_bytes(&self) -> usize {
+        let found = self.targets.iter().filter_map(|(_, found)| found.as_ref().ok());
+        found.flat_map(|found| &found.extents).map(extent_bytes).sum()
+    }
+
+    /// Whether a target can't be read.
+    pub fn has_error(&self) -> bool {
+        self.targets.iter().any(|(_, found)| found.is_err())
+    }
+
+    fn wanted(&self) -> Vec<Wanted> {
+        let found =
+            self.targets.iter().filter_map(|(target, found)| Some((target, found.as_ref().ok()?)));
+        found
+            .flat_map(|(target, found)| {
+                found.extents.iter().map(|extent| Wanted::new(target.partition, extent))
+            })
+            .collect()
+    }
+}
+
+impl Watermarks {
+    fn of(partition: &Partition) -> Self {
+        Self {
+            log_start: partition.log_start,
+            last_stable_offset: partition.last_stable_offset(),
+            high_watermark: partition.high_watermark,
+        }
+    }
+
+    /// Where reading ends.
+    pub fn limit(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable_offset,
+        }
+    }
+}
+
+fn extent_bytes(extent: &Extent) -> usize {
+    usize::try_from(extent.location.bytes).unwrap_or(usize::MAX)
+}
+
+fn find(
+    state: &State,
+    target: FetchTarget,
+    isolation: Isolation,
+    left: &mut usize,
+) -> Result<Found, FetchError> {
+    let partition =
+        state.partition(target.partition).ok_or(FetchError::UnknownPartition(target.partition))?;
+    let watermarks = Watermarks::of(partition);
+    if target.offset < watermarks.log_start || target.offset > watermarks.high_watermark {
+        return Err(FetchError::OutOfRange { offset: target.offset, watermarks });
+    }
+    let limit = watermarks.limit(isolation);
+    let mut extents = Vec::new();
+    let mut here = target.bytes_max;
+    for extent in partition.extents_from(target.offset).take_while(|it| it.base < limit) {
+        if here == 0 || *left == 0 {
+            break;
+        }
+        let bytes = extent_bytes(extent);
+        extents.push(*extent);
+        here = here.saturating_sub(bytes);
+        *left = left.saturating_sub(bytes);
+    }
+    Ok(Found { watermarks, extents })
+}
+
+/// How much the response may still grow.
+struct Budget {
+    left: usize,
+    /// Whether no batch was given yet.
+    first: bool,
+}
+
+fn assemble(
+    target: FetchTarget,
+    found: Found,
+    blocks: &BTreeMap<blocks::BlockKey, BlockRead>,
+    budget: &mut Budget,
+) -> Result<Fetched, FetchError> {
+    let mut parts = Parts::default();
+    let mut here = target.bytes_max;
+    'extents: for extent in &found.extents {
+        let content = blocks::content(blocks, extent)?;
+        for batch in Batches::of(extent, content) {
+            let batch = batch?;
+            if batch.end() <= target.offset {
+                continue;
+            }
+            let bytes = batch.bytes.len();
+            if !budget.first && (bytes > here || bytes > budget.left) {
+                break 'extents;
+            }
+            budget.first = false;
+            here = here.saturating_sub(bytes);
+            budget.left = budget.left.saturating_sub(bytes);
+            parts.push(batch.patched_head(), batch.bytes);
+        }
+    }
+    let records_bytes = parts.bytes;
+    Ok(Fetched { watermarks: found.watermarks, records: parts.finish(), records_bytes })
+}
+
+/// Batches shorter than this are copied: one more part of a response costs more than the copy.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// The parts of a response: short ones joined, long ones by reference.
+#[derive(Default)]
+struct Parts {
+    done: Vec<Bytes>,
+    open: BytesMut,
+    bytes: usize,
+}
+
+impl Parts {
+    /// Adds a batch whose first bytes are replaced by `head`.
+    fn push(&mut self, head: [u8; batches::HEAD_BYTES], batch: Bytes) {
+        self.bytes += batch.len();
+        self.open.put_slice(&head);
+        if batch.len() <= COPY_BYTES_MAX {
+            self.open.put_slice(&batch[batches::HEAD_BYTES..]);
+        } else {
+            self.done.push(self.open.split().freeze());
+            self.done.push(batch.slice(batches::HEAD_BYTES..));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.freeze());
+        }
+        self.done
+    }
+}

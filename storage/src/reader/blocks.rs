@@ -1,0 +1,270 @@
+//! Blocks: in memory, on their way, or in the store.
+//!
+//! However many readers want a block, it is read once: the first opens a flight, the others join it.
+//! Blocks that lie close together in a segment are read by one range. What the writer has just
+//! uploaded is put here by it, so a consumer at the tail costs no read at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, join_all};
+use odradek_protocol::id::TopicPartition;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use xxhash_rust::xxh3::Xxh3Builder;
+
+use super::{FetchError, ReaderConfig};
+use crate::object::ObjectStore;
+use crate::segment::{SegmentId, open_block};
+use crate::state::partition::Extent;
+
+/// Where a block begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct BlockKey {
+    segment: SegmentId,
+    position: u64,
+}
+
+/// A block that somebody wants to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    key: BlockKey,
+    partition: TopicPartition,
+    stored_bytes: u32,
+}
+
+/// The content of a block, or why it can't be had.
+pub(super) type BlockRead = Result<Bytes, String>;
+
+/// Several blocks of one segment, read by one range.
+type Flight = Shared<BoxFuture<'static, Arc<BTreeMap<BlockKey, BlockRead>>>>;
+
+/// The blocks of the cluster, as this broker sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Blocks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    objects: Arc<dyn ObjectStore>,
+    config: ReaderConfig,
+    cache: Cache<BlockKey, Bytes, ByBytes, Xxh3Builder>,
+    flights: Mutex<BTreeMap<BlockKey, Flight>>,
+    gets: Semaphore,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<BlockKey, Bytes> for ByBytes {
+    fn weight(&self, _: &BlockKey, content: &Bytes) -> u64 {
+        u64::try_from(content.len()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl Wanted {
+    pub(super) fn new(partition: TopicPartition, extent: &Extent) -> Self {
+        let location = &extent.location;
+        let key = BlockKey { segment: location.segment, position: location.position };
+        Self { key, partition, stored_bytes: location.stored_bytes }
+    }
+
+    fn end(&self) -> u64 {
+        self.key.position.saturating_add(u64::from(self.stored_bytes))
+    }
+}
+
+/// The content of the block that an extent lies in.
+pub(super) fn content<'a>(
+    blocks: &'a BTreeMap<BlockKey, BlockRead>,
+    extent: &Extent,
+) -> Result<&'a Bytes, FetchError> {
+    let key = BlockKey { segment: extent.location.segment, position: extent.location.position };
+    match blocks.get(&key) {
+        Some(Ok(content)) => Ok(content),
+        Some(Err(cause)) => Err(FetchError::Storage(cause.clone())),
+        None => Err(FetchError::Storage(format!("block {key:?} was not read"))),
+    }
+}
+
+impl Blocks {
+    pub(super) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
+        let items = usize::try_from(config.cache_bytes_max / (64 * 1024)).unwrap_or(usize::MAX);
+        // A fixed number of shards and a fixed hash: what is evicted when must not differ between
+        // two runs of a simulation.
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(items.max(64))
+            .weight_capacity(config.cache_bytes_max)
+            .shards(1)
+            .build()
+            .expect("capacities are given");
+        let cache =
+            Cache::with_options(options, ByBytes, Xxh3Builder::new(), DefaultLifecycle::default());
+        let gets = Semaphore::new(config.gets_inflight_max);
+        let flights = Mutex::default();
+        Self { inner: Arc::new(Inner { objects, config, cache, flights, gets }) }
+    }
+
+    /// Keeps the content of a block in mind.
+    pub(crate) fn insert(&self, segment: SegmentId, position: u64, content: Bytes) {
+        self.inner.cache.insert(BlockKey { segment, position }, content);
+    }
+
+    /// Reads the blocks, each once.
+    pub(super) async fn load(&self, mut wanted: Vec<Wanted>) -> BTreeMap<BlockKey, BlockRead> {
+        let mut loaded = BTreeMap::new();
+        wanted.sort_by_key(|block| block.key);
+        wanted.dedup_by_key(|block| block.key);
+        wanted.retain(|block| match self.inner.cache.get(&block.key) {
+            Some(content) => {
+                loaded.insert(block.key, Ok(content));
+                false
+            }
+            None => true,
+        });
+        if wanted.is_empty() {
+            return loaded;
+        }
+        let flights = self.board(&wanted);
+        for landed in join_all(flights).await {
+            let blocks = landed.iter().map(|(key, read)| (*key, read.clone()));
+            loaded.extend(blocks);
+        }
+        loaded
+    }
+
+    /// Joins the flights that carry these blocks, and opens new ones for the rest.
+    fn board(&self, wanted: &[Wanted]) -> Vec<Flight> {
+        let mut boarded = Vec::new();
+        let mut rest = Vec::new();
+        let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        for block in wanted {
+            match flights.get(&block.key) {
+                Some(flight) => boarded.push(flight.clone()),
+                None => rest.push(*block),
+            }
+        }
+        for group in self.inner.group(&rest) {
+            let flight = self.fly(group.clone());
+            for block in &group {
+                flights.insert(block.key, flight.clone());
+            }
+            boarded.push(flight);
+        }
+        drop(flights);
+        boarded
+    }
+
+    fn fly(&self, group: Vec<Wanted>) -> Flight {
+        let inner = Arc::clone(&self.inner);
+        let flight = async move {
+            let blocks = inner.read(&group).await;
+            let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            for block in &group {
+                if let Some(Ok(content)) = blocks.get(&block.key) {
+                    inner.cache.insert(block.key, content.clone());
+                }
+                flights.remove(&block.key);
+            }
+            drop(flights);
+            Arc::new(blocks)
+        };
+        let flight = flight.boxed().shared();
+        // It lands also if everybody who boarded it gives up: its blocks are wanted again soon.
+        tokio::spawn(flight.clone());
+        flight
+    }
+}
+
+impl Inner {
+    /// Groups blocks, which are in order, into ranges.
+    fn group(&self, wanted: &[Wanted]) -> Vec<Vec<Wanted>> {
+        let mut groups: Vec<Vec<Wanted>> = Vec::new();
+        for block in wanted {
+            let joins = groups
+                .last()
+                .and_then(|group| group.first().zip(group.last()))
+                .is_some_and(|(first, last)| {
+                    first.key.segment == block.key.segment
+                        && block.key.position
+                            <= last.end().saturating_add(self.config.range_gap_max)
+                        && block.end() - first.key.position <= self.config.range_bytes_max
+                });
+            match groups.last_mut() {
+                Some(group) if joins => group.push(*block),
+                _ => groups.push(vec![*block]),
+            }
+        }
+        groups
+    }
+
+    async fn read(&self, group: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            return BTreeMap::new();
+        };
+        let segment = first.key.segment;
+        let range = first.key.position..last.end();
+        let mut failure = None;
+        for _ in 0..self.config.get_attempts_max {
+            let read = self.get(segment, range.clone()).await;
+            let blocks = read.map(|bytes| open(group, range.start, &bytes));
+            match blocks {
+                Ok(blocks) if blocks.values().all(Result::is_ok) => return blocks,
+                // Damaged on the way, perhaps: a second look tells.
+                Ok(blocks) => failure = Some(blocks),
+                Err(cause) => {
+                    let failed = |block: &Wanted| (block.key, Err(cause.clone()));
+                    failure = Some(group.iter().map(failed).collect());
+                }
+            }
+        }
+        let failure = failure.unwrap_or_default();
+        for (key, error) in
+            failure.iter().filter_map(|(key, read)| Some((key, read.as_ref().err()?)))
+        {
+            tracing::error!(segment = %key.segment, position = key.position, error, "block can't be read");
+        }
+        failure
+    }
+
+    async fn get(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes, String> {
+        let Ok(_permit) = self.gets.acquire().await else {
+            return Err("the reader is gone".to_owned());
+        };
+        let key = segment.key();
+        let get = self.objects.get_range(&key, range);
+        match timeout(self.config.get_attempt_max, get).await {
+            Ok(Ok(Some(bytes))) => Ok(bytes),
+            Ok(Ok(None)) => Err(format!("segment {key} is not in the store")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the object store takes too long".to_owned()),
+        }
+    }
+}
+
+/// Cuts the bytes of a range, which begins at `start`, into the blocks of a group.
+fn open(group: &[Wanted], start: u64, bytes: &Bytes) -> BTreeMap<BlockKey, BlockRead> {
+    let cut = |block: &Wanted| {
+        let from = usize::try_from(block.key.position - start).ok()?;
+        let to = usize::try_from(block.end() - start).ok()?;
+        (to <= bytes.len()).then(|| bytes.slice(from..to))
+    };
+    let open = |block: &Wanted| {
+        let stored = cut(block).ok_or("segment is shorter than the log says")?;
+        open_block(block.key.segment, block.partition, block.key.position, &stored)
+            .map_err(|error| error.to_string())
+    };
+    group.iter().map(|block| (block.key, open(block))).collect()
+}
+
+impl fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocks").field("cached", &self.inner.cache.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! Building a segment: collects batches of many partitions, packs them into blocks, seals them.
+//!
+//! Batches of one partition keep the order in which they came and end up side by side. They are never
+//! re-encoded; where all batches of a block came uncompressed, the block is compressed as a whole if
+//! that pays.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use odradek_protocol::id::TopicPartition;
+
+use super::{
+    BLOCK_BATCHES_MAX, BLOCK_CONTENT_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockCodec,
+    FOOTER_MAGIC, HEADER_BYTES, SEGMENT_MAGIC, SegmentId, VERSION, block_checksum,
+};
+use crate::command::codec::encode_footer;
+use crate::command::{BatchSummary, Run};
+
+/// How much of a block is compressed to see whether the rest is worth it.
+const SAMPLE_BYTES: usize = 16 * 1024;
+
+/// Blocks shorter than this stay as they are: there is nothing to gain.
+const COMPRESS_BYTES_MIN: usize = 512;
+
+/// A batch on its way into a segment.
+#[derive(Clone, Debug)]
+pub struct PendingBatch {
+    /// The batch as its producer sent it, checked.
+    pub bytes: Bytes,
+    /// What the state needs to know of it. Its `bytes` is the length of the above.
+    pub summary: BatchSummary,
+    /// Whether its records are compressed already.
+    pub compressed: bool,
+}
+
+/// Collects batches until the segment is sealed.
+#[derive(Debug, Default)]
+pub struct SegmentBuilder {
+    batches: BTreeMap<TopicPartition, Vec<PendingBatch>>,
+    content_bytes: usize,
+}
+
+/// A segment that is ready to be put and committed.
+#[derive(Debug)]
+pub struct SealedSegment {
+    /// Its name.
+    pub id: SegmentId,
+    /// The object.
+    pub bytes: Bytes,
+    /// What to commit, with the unpacked content of each block.
+    pub blocks: Vec<SealedBlock>,
+}
+
+/// One block of a sealed segment.
+#[derive(Debug)]
+pub struct SealedBlock {
+    /// Where it lies and what is in it.
+    pub run: Run,
+    /// Its content: the batches, one after the other.
+    pub content: Bytes,
+}
+
+impl SegmentBuilder {
+    /// Bytes of batches collected so far.
+    pub fn content_bytes(&self) -> usize {
+        self.content_bytes
+    }
+
+    /// Whether nothing was collected.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Adds a batch behind those of its partition.
+    pub fn push(&mut self, partition: TopicPartition, batch: PendingBatch) {
+        self.content_bytes += batch.bytes.len();
+        self.batches.entry(partition).or_default().push(batch);
+    }
+
+    /// Lays the segment out. `zstd_level` is the level for what came uncompressed, or none.
+    ///
+    /// Takes time in proportion to the content: tens of milliseconds for some megabytes that
+    /// compress.
+    pub fn seal(self, id: SegmentId, zstd_level: Option<i32>) -> SealedSegment {
+        let mut object = BytesMut::with_capacity(HEADER_BYTES + self.content_bytes * 9 / 8 + 4096);
+        object.put_slice(&SEGMENT_MAGIC);
+        object.put_u16(VERSION);
+        object.put_u16(0);
+        object.put_slice(&id.to_bytes());
+        let mut packed = Vec::new();
+        for (partition, batches) in self.batches {
+            for block in split(batches) {
+                packed.push(put_block(&mut object, id, partition, block, zstd_level));
+            }
+        }
+        put_footer(&mut object, id, &packed);
+        let bytes = object.freeze();
+        let blocks = packed.into_iter().map(|block| block.finish(&bytes)).collect();
+        SealedSegment { id, bytes, blocks }
+    }
+}
+
+/// A block whose content is known, or lies in an object that is not finished yet.
+struct PackedBlock {
+    run: Run,
+    content: Option<Bytes>,
+}
+
+impl PackedBlock {
+    fn finish(self, object: &Bytes) -> SealedBlock {
+        let Self { run, content } = self;
+        let content = content.unwrap_or_else(|| {
+            let start = usize::try_from(run.position).unwrap_or(usize::MAX);
+            let end = start + usize::try_from(run.stored_bytes).unwrap_or(usize::MAX);
+            object.slice(start + BLOCK_HEADER_BYTES..end)
+        });
+        SealedBlock { run, content }
+    }
+}
+
+/// Cuts the batches of a partition into blocks of at most [`BLOCK_CONTENT_BYTES_MAX`] and
+/// [`BLOCK_BATCHES_MAX`].
+fn split(batches: Vec<PendingBatch>) -> Vec<Vec<PendingBatch>> {
+    let mut blocks: Vec<Vec<PendingBatch>> = Vec::new();
+    let mut bytes = 0;
+    for batch in batches {
+        bytes += batch.bytes.len();
+        match blocks.last_mut() {
+            Some(block) if bytes <= BLOCK_CONTENT_BYTES_MAX && block.len() < BLOCK_BATCHES_MAX => {
+                block.push(batch);
+            }
+            _ => {
+                bytes = batch.bytes.len();
+                blocks.push(vec![batch]);
+            }
+        }
+    }
+    blocks
+}
+
+fn put_block(
+    object: &mut BytesMut,
+    id: SegmentId,
+    partition: TopicPartition,
+    batches: Vec<PendingBatch>,
+    zstd_level: Option<i32>,
+) -> PackedBlock {
+    let content_bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
+    let plain = batches.iter().all(|batch| !batch.compressed);
+    let compressed = match zstd_level {
+        Some(level) if plain && content_bytes >= COMPRESS_BYTES_MIN => compress(&batches, level),
+        _ => None,
+    };
+    let start = object.len();
+    let (codec, payload_bytes) = match &compressed {
+        Some((_, payload)) => (BlockCodec::Zstd, payload.len()),
+        None => (BlockCodec::Plain, content_bytes),
+    };
+    object.put_slice(&BLOCK_MAGIC);
+    object.put_u8(match codec {
+        BlockCodec::Plain => 0,
+        BlockCodec::Zstd => 1,
+    });
+    object.put_u8(0);
+    object.put_slice(partition.topic.as_bytes());
+    object.put_i32(partition.partition);
+    object.put_u32(length(content_bytes));
+    object.put_u32(length(payload_bytes));
+    let checksum_at = object.len();
+    object.put_u32(0);
+    let content = match compressed {
+        Some((content, payload)) => {
+            object.put_slice(&payload);
+            Some(content)
+        }
+        None => {
+            batches.iter().for_each(|batch| object.put_slice(&batch.bytes));
+            None
+        }
+    };
+    let position = u64::try_from(start).unwrap_or(u64::MAX);
+    let (header, payload) = object[start..].split_at(BLOCK_HEADER_BYTES);
+    let checksum = block_checksum(id, position, &header[..BLOCK_HEADER_BYTES - 4], payload);
+    object[checksum_at..checksum_at + 4].copy_from_slice(&checksum.to_be_bytes());
+    let run = Run {
+        partition,
+        position,
+        stored_bytes: length(object.len() - start),
+        batches: batches.iter().map(|batch| batch.summary).collect(),
+    };
+    PackedBlock { run, content }
+}
+
+/// The content in one piece and its compressed form, if that is at least an eighth smaller.
+fn compress(batches: &[PendingBatch], level: i32) -> Option<(Bytes, Vec<u8>)> {
+    let mut content = BytesMut::new();
+    batches.iter().for_each(|batch| content.put_slice(&batch.bytes));
+    let pays = |before: usize, after: usize| after < before - before / 8;
+    if content.len() > 4 * SAMPLE_BYTES {
+        let sample = zstd::bulk::compress(&content[..SAMPLE_BYTES], level).ok()?;
+        if !pays(SAMPLE_BYTES, sample.len()) {
+            return None;
+        }
+    }
+    let payload = zstd::bulk::compress(&content, level).ok()?;
+    pays(content.len(), payload.len()).then(|| (content.freeze(), payload))
+}
+
+fn put_footer(object: &mut BytesMut, id: SegmentId, blocks: &[PackedBlock]) {
+    let blocks_end = u64::try_from(object.len()).unwrap_or(u64::MAX);
+    let footer = encode_footer(id, blocks_end, blocks.iter().map(|block| &block.run));
+    object.put_slice(&footer);
+    object.put_u32(length(footer.len()));
+    object.put_u32(crc32c::crc32c(&footer));
+    object.put_slice(&FOOTER_MAGIC);
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a segment is far shorter than 4 GiB")
+}

@@ -1,0 +1,364 @@
+//! Snapshots: the state at one position of the log, as bytes.
+//!
+//! The payload is canonical: equal states have equal bytes, so that its hash is the state's digest and
+//! two snapshots of one position are one object. Writing and finding them is the `machine`'s business.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicPartition};
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::command::codec::{CodecError, topic_id, uuid};
+use crate::command::{Digest, EntryHash, Incarnation};
+use crate::envelope::Format;
+use crate::key::ObjectKey;
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+use crate::state::State;
+use crate::state::brokers::{AppliedCommands, Broker, Brokers};
+use crate::state::configs::Configs;
+use crate::state::offsets::{Groups, Position};
+use crate::state::partition::{Extent, Location, Partition};
+use crate::state::producers::{Producer, SeenBatch};
+use crate::state::segments::{SegmentRefs, Segments, Unreferenced};
+use crate::state::topics::{Topic, Topics};
+
+mod wire;
+
+/// The format of snapshots.
+pub const SNAPSHOT_FORMAT: Format = Format { magic: *b"ODRP", version: 1 };
+
+/// Prefix of all snapshots' keys.
+pub const SNAPSHOT_PREFIX: &str = "snapshot/";
+
+/// The name of a snapshot: the newest is the last of a listing.
+pub fn snapshot_key(lsn: Lsn, digest: Digest) -> ObjectKey {
+    let key = format!("{SNAPSHOT_PREFIX}{:020}-{digest}", lsn.get());
+    ObjectKey::new(key).expect("digits make a legal key")
+}
+
+/// The position that a snapshot's name gives; `None` if it is no snapshot's name.
+pub fn snapshot_lsn(key: &ObjectKey) -> Option<Lsn> {
+    let (lsn, _) = key.as_str().strip_prefix(SNAPSHOT_PREFIX)?.split_once('-')?;
+    lsn.parse().ok().map(Lsn::new)
+}
+
+impl State {
+    /// Hash over everything in the state.
+    pub fn digest(&self) -> Digest {
+        Digest(xxh3_64(&self.payload()))
+    }
+
+    /// The state as a snapshot, with its digest.
+    pub fn to_snapshot(&self) -> (Bytes, Digest) {
+        let payload = self.payload();
+        (SNAPSHOT_FORMAT.seal(&payload), Digest(xxh3_64(&payload)))
+    }
+
+    /// Reads a snapshot back.
+    ///
+    /// One that would not be written again with the same bytes is refused: it holds something that
+    /// this release does not know and would lose.
+    pub fn from_snapshot(bytes: &Bytes) -> Result<Self, CodecError> {
+        let (_, payload) = SNAPSHOT_FORMAT.open(bytes)?;
+        let state = decode(wire::Snapshot::decode(payload.clone())?)?;
+        if !state.references_agree() {
+            return Err(CodecError::Field("references"));
+        }
+        if state.payload() != payload {
+            return Err(CodecError::NotCanonical);
+        }
+        Ok(state)
+    }
+
+    /// SEG-1, counted again.
+    fn references_agree(&self) -> bool {
+        let mut counted: BTreeMap<SegmentId, u64> = BTreeMap::new();
+        let partitions = self.topics.by_id.values().flat_map(|topic| &topic.partitions);
+        for extent in partitions.flat_map(|partition| &partition.extents) {
+            *counted.entry(extent.location.segment).or_default() += 1;
+        }
+        let stored = self.segments.referenced.iter().map(|(id, refs)| (id, &refs.references));
+        counted.iter().eq(stored)
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        encode(self).encode_to_vec()
+    }
+}
+
+fn encode(state: &State) -> wire::Snapshot {
+    let segments: Vec<SegmentId> = state.segments.referenced.keys().copied().collect();
+    wire::Snapshot {
+        cluster_id: state.cluster_id.as_bytes().to_vec(),
+        log_id: state.log_id.as_bytes().to_vec(),
+        level: state.level,
+        applied: state.applied.get(),
+        last_hash: state.last_hash.0,
+        log_time_ms: state.log_time_ms,
+        next_producer_id: state.next_producer_id,
+        last_node_id: state.brokers.last_node_id,
+        brokers: state.brokers.by_node.iter().map(broker_to_wire).collect(),
+        topics: state.topics.by_id.values().map(|topic| topic_to_wire(topic, &segments)).collect(),
+        segments: state.segments.referenced.iter().map(referenced_to_wire).collect(),
+        unreferenced: state.segments.unreferenced.iter().map(unreferenced_to_wire).collect(),
+        cluster_configs: state.configs.cluster.clone(),
+        broker_configs: state
+            .configs
+            .brokers
+            .iter()
+            .map(|(node, configs)| wire::BrokerConfigs { node: node.0, configs: configs.clone() })
+            .collect(),
+        groups: state.groups.positions.iter().map(group_to_wire).collect(),
+        left_incarnations: state.brokers.left.iter().map(|left| left.0).collect(),
+    }
+}
+
+fn broker_to_wire((node, broker): (&NodeId, &Broker)) -> wire::Broker {
+    wire::Broker {
+        node: node.0,
+        incarnation: broker.incarnation.0,
+        host: broker.host.clone(),
+        port: u32::from(broker.port),
+        zone: broker.zone.clone(),
+        last_heard: broker.last_heard.get(),
+        commands_floor: broker.commands.floor,
+        commands_above: broker.commands.above.iter().copied().collect(),
+    }
+}
+
+fn referenced_to_wire((id, refs): (&SegmentId, &SegmentRefs)) -> wire::Segment {
+    wire::Segment {
+        id: Some((*id).into()),
+        bytes: refs.bytes,
+        references: refs.references,
+        since: 0,
+    }
+}
+
+fn unreferenced_to_wire((id, unreferenced): (&SegmentId, &Unreferenced)) -> wire::Segment {
+    wire::Segment {
+        id: Some((*id).into()),
+        bytes: unreferenced.bytes,
+        references: 0,
+        since: unreferenced.since.get(),
+    }
+}
+
+fn topic_to_wire(topic: &Topic, segments: &[SegmentId]) -> wire::Topic {
+    wire::Topic {
+        id: topic.id.as_bytes().to_vec(),
+        name: topic.name.clone(),
+        replication_factor: u32::from(topic.replication_factor),
+        configs: topic.configs.clone(),
+        partitions: topic.partitions.iter().map(|it| partition_to_wire(it, segments)).collect(),
+    }
+}
+
+fn partition_to_wire(partition: &Partition, segments: &[SegmentId]) -> wire::Partition {
+    let extent = |extent: &Extent| wire::Extent {
+        records: extent.records,
+        max_timestamp: extent.max_timestamp,
+        segment: segments
+            .binary_search(&extent.location.segment)
+            .ok()
+            .and_then(|index| u32::try_from(index).ok())
+            .expect("SEG-1: extents lie in segments that are referenced"),
+        position: extent.location.position,
+        stored_bytes: extent.location.stored_bytes,
+        skip: extent.location.skip,
+        bytes: extent.location.bytes,
+    };
+    wire::Partition {
+        log_start: partition.log_start.0,
+        high_watermark: partition.high_watermark.0,
+        first_base: partition.extents.front().map_or(0, |extent| extent.base.0),
+        extents: partition.extents.iter().map(extent).collect(),
+        producers: partition.producers.by_id.iter().map(producer_to_wire).collect(),
+        purge_at: partition.producers.purge_at,
+    }
+}
+
+fn producer_to_wire((id, producer): (&ProducerId, &Producer)) -> wire::Producer {
+    let batch = |batch: &SeenBatch| wire::SeenBatch {
+        first: batch.first,
+        last: batch.last,
+        base: batch.base.0,
+    };
+    wire::Producer {
+        id: id.0,
+        epoch: i32::from(producer.epoch),
+        last_ms: producer.last_ms,
+        batches: producer.batches.iter().map(batch).collect(),
+    }
+}
+
+fn group_to_wire((name, positions): (&String, &BTreeMap<TopicPartition, Position>)) -> wire::Group {
+    let position = |(partition, position): (&TopicPartition, &Position)| wire::Position {
+        topic: partition.topic.as_bytes().to_vec(),
+        partition: partition.partition,
+        offset: position.offset.0,
+        leader_epoch: position.leader_epoch,
+        metadata: position.metadata.clone(),
+        committed_ms: position.committed_ms,
+    };
+    wire::Group { name: name.clone(), positions: positions.iter().map(position).collect() }
+}
+
+fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
+    let segments = segments(snapshot.segments, snapshot.unreferenced)?;
+    let ids: Vec<SegmentId> = segments.referenced.keys().copied().collect();
+    let mut topics = Topics::default();
+    for stored in snapshot.topics {
+        topics.insert(topic(stored, &ids)?);
+    }
+    topics.count_partitions();
+    let mut brokers = Brokers {
+        last_node_id: snapshot.last_node_id,
+        left: snapshot.left_incarnations.into_iter().map(Incarnation).collect(),
+        ..Brokers::default()
+    };
+    for stored in snapshot.brokers {
+        let (node, broker) = broker(stored)?;
+        brokers.by_incarnation.insert(broker.incarnation, node);
+        brokers.by_node.insert(node, broker);
+    }
+    let broker_configs =
+        snapshot.broker_configs.into_iter().map(|it| (NodeId(it.node), it.configs)).collect();
+    Ok(State {
+        cluster_id: uuid(&snapshot.cluster_id, "cluster_id")?,
+        log_id: uuid(&snapshot.log_id, "log_id")?,
+        level: snapshot.level,
+        applied: Lsn::new(snapshot.applied),
+        last_hash: EntryHash(snapshot.last_hash),
+        log_time_ms: snapshot.log_time_ms,
+        next_producer_id: snapshot.next_producer_id,
+        brokers,
+        topics,
+        segments,
+        configs: Configs { cluster: snapshot.cluster_configs, brokers: broker_configs },
+        groups: groups(snapshot.groups)?,
+    })
+}
+
+fn broker(stored: wire::Broker) -> Result<(NodeId, Broker), CodecError> {
+    let commands = AppliedCommands {
+        floor: stored.commands_floor,
+        above: stored.commands_above.into_iter().collect(),
+    };
+    let broker = Broker {
+        incarnation: Incarnation(stored.incarnation),
+        host: stored.host,
+        port: u16::try_from(stored.port).map_err(|_| CodecError::Field("port"))?,
+        zone: stored.zone,
+        last_heard: Lsn::new(stored.last_heard),
+        commands,
+    };
+    Ok((NodeId(stored.node), broker))
+}
+
+fn segments(
+    referenced: Vec<wire::Segment>,
+    unreferenced: Vec<wire::Segment>,
+) -> Result<Segments, CodecError> {
+    let mut segments = Segments::default();
+    for stored in referenced {
+        let id = stored.id.ok_or(CodecError::Field("segment"))?.into();
+        let refs = SegmentRefs { bytes: stored.bytes, references: stored.references };
+        segments.referenced.insert(id, refs);
+    }
+    for stored in unreferenced {
+        let id = stored.id.ok_or(CodecError::Field("segment"))?.into();
+        let waits = Unreferenced { bytes: stored.bytes, since: Lsn::new(stored.since) };
+        segments.unreferenced.insert(id, waits);
+    }
+    Ok(segments)
+}
+
+fn topic(stored: wire::Topic, segments: &[SegmentId]) -> Result<Topic, CodecError> {
+    let partitions = stored.partitions.into_iter().map(|it| partition(it, segments));
+    Ok(Topic {
+        id: topic_id(&stored.id)?,
+        name: stored.name,
+        replication_factor: u16::try_from(stored.replication_factor)
+            .map_err(|_| CodecError::Field("replication_factor"))?,
+        configs: stored.configs,
+        partitions: partitions.collect::<Result<_, _>>()?,
+    })
+}
+
+fn partition(stored: wire::Partition, segments: &[SegmentId]) -> Result<Partition, CodecError> {
+    let mut partition = Partition {
+        log_start: Offset(stored.log_start),
+        high_watermark: Offset(stored.first_base),
+        ..Partition::default()
+    };
+    for extent in stored.extents {
+        let index = usize::try_from(extent.segment).map_err(|_| CodecError::Field("segment"))?;
+        let segment = *segments.get(index).ok_or(CodecError::Field("segment"))?;
+        if extent.records == 0 {
+            return Err(CodecError::Field("records"));
+        }
+        partition.push(Extent {
+            base: partition.high_watermark,
+            records: extent.records,
+            max_timestamp: extent.max_timestamp,
+            location: Location {
+                segment,
+                position: extent.position,
+                stored_bytes: extent.stored_bytes,
+                skip: extent.skip,
+                bytes: extent.bytes,
+            },
+        });
+    }
+    let end = Offset(stored.high_watermark);
+    if !partition.extents.is_empty() && partition.high_watermark != end {
+        return Err(CodecError::Field("high_watermark"));
+    }
+    partition.high_watermark = end;
+    partition.producers.purge_at = stored.purge_at;
+    for stored in stored.producers {
+        let (id, producer) = producer(stored)?;
+        partition.producers.by_id.insert(id, producer);
+    }
+    Ok(partition)
+}
+
+fn producer(stored: wire::Producer) -> Result<(ProducerId, Producer), CodecError> {
+    let batch = |batch: wire::SeenBatch| SeenBatch {
+        first: batch.first,
+        last: batch.last,
+        base: Offset(batch.base),
+    };
+    let producer = Producer {
+        epoch: i16::try_from(stored.epoch).map_err(|_| CodecError::Field("epoch"))?,
+        last_ms: stored.last_ms,
+        batches: stored.batches.into_iter().map(batch).collect(),
+    };
+    Ok((ProducerId(stored.id), producer))
+}
+
+fn groups(stored: Vec<wire::Group>) -> Result<Groups, CodecError> {
+    let mut groups = Groups::default();
+    for group in stored {
+        let mut positions = BTreeMap::new();
+        for stored in group.positions {
+            let topic = topic_id(&stored.topic)?;
+            let position = Position {
+                offset: Offset(stored.offset),
+                leader_epoch: stored.leader_epoch,
+                metadata: stored.metadata,
+                committed_ms: stored.committed_ms,
+            };
+            positions.insert(TopicPartition { topic, partition: stored.partition }, position);
+        }
+        groups.positions.insert(group.name, positions);
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! What is read back is what was written, or it is refused.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message;
+
+use super::{SNAPSHOT_FORMAT, snapshot_key, snapshot_lsn, wire};
+use crate::command::Digest;
+use crate::command::codec::CodecError;
+use crate::envelope::EnvelopeError;
+use crate::golden;
+use crate::lsn::Lsn;
+use crate::state::State;
+
+/// The snapshot of a state with everything in it, changed.
+fn changed(change: impl FnOnce(&mut wire::Snapshot)) -> Bytes {
+    let (_, payload) = SNAPSHOT_FORMAT.open(&golden::full_state().to_snapshot().0).unwrap();
+    let mut snapshot = wire::Snapshot::decode(payload).unwrap();
+    change(&mut snapshot);
+    SNAPSHOT_FORMAT.seal(&snapshot.encode_to_vec())
+}
+
+fn refusal(change: impl FnOnce(&mut wire::Snapshot)) -> CodecError {
+    State::from_snapshot(&changed(change)).unwrap_err()
+}
+
+#[test]
+fn an_empty_state_has_a_snapshot() {
+    let (bytes, digest) = State::new().to_snapshot();
+    let state = State::from_snapshot(&bytes).unwrap();
+    assert_eq!(state, State::new());
+    assert_eq!(state.digest(), digest);
+}
+
+#[test]
+fn any_change_to_the_state_changes_its_digest() {
+    let state = golden::full_state();
+    let changes: [fn(&mut State); 8] = [
+        |it| it.level += 1,
+        |it| it.last_hash.0 += 1,
+        |it| it.log_time_ms += 1,
+        |it| it.next_producer_id += 1,
+        |it| it.brokers.last_node_id += 1,
+        |it| it.brokers.left.clear(),
+        |it| it.groups.positions.clear(),
+        |it| it.configs.cluster.clear(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut other = state.clone();
+        change(&mut other);
+        assert_ne!(other.digest(), state.digest(), "change {number}");
+    }
+}
+
+#[test]
+fn what_a_later_release_added_is_refused_rather_than_lost() {
+    let mut payload = SNAPSHOT_FORMAT.open(&changed(|_| ())).unwrap().1.to_vec();
+    // Tag 100, the number 1.
+    payload.extend_from_slice(&[0xa0, 0x06, 0x01]);
+    let refused = State::from_snapshot(&SNAPSHOT_FORMAT.seal(&payload));
+    assert_eq!(refused, Err(CodecError::NotCanonical));
+}
+
+#[test]
+fn a_snapshot_that_contradicts_itself_is_refused() {
+    assert_eq!(State::from_snapshot(&changed(|_| ())), Ok(golden::full_state()));
+    assert_eq!(refusal(|it| it.topics.reverse()), CodecError::NotCanonical);
+    assert_eq!(refusal(|it| it.brokers.reverse()), CodecError::NotCanonical);
+    assert_eq!(refusal(|it| it.segments[0].references += 1), CodecError::Field("references"));
+    assert_eq!(refusal(|it| it.segments.clear()), CodecError::Field("segment"));
+    let end = |it: &mut wire::Snapshot| it.topics[0].partitions[0].high_watermark += 1;
+    assert_eq!(refusal(end), CodecError::Field("high_watermark"));
+    let empty = |it: &mut wire::Snapshot| it.topics[0].partitions[0].extents[0].records = 0;
+    assert_eq!(refusal(empty), CodecError::Field("records"));
+    assert_eq!(refusal(|it| it.log_id.truncate(3)), CodecError::Field("log_id"));
+    assert_eq!(refusal(|it| it.brokers[0].port = 70_000), CodecError::Field("port"));
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused() {
+    let (bytes, _) = golden::full_state().to_snapshot();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.to_vec();
+        damaged[at] ^= 0x10;
+        assert!(State::from_snapshot(&damaged.into()).is_err(), "byte {at}");
+    }
+    let cut = State::from_snapshot(&bytes.slice(..bytes.len() - 1)).unwrap_err();
+    assert!(matches!(cut, CodecError::Envelope(EnvelopeError::Truncated { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Under a checksum that fits.
+    #[test]
+    fn no_payload_makes_reading_panic_or_is_read_as_something_else(
+        changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..4),
+        noise in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let (_, payload) = SNAPSHOT_FORMAT.open(&changed(|_| ())).unwrap();
+        let mut payload = payload.to_vec();
+        for (at, byte) in changes {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        for payload in [payload, noise] {
+            let sealed = SNAPSHOT_FORMAT.seal(&payload);
+            if let Ok(state) = State::from_snapshot(&sealed) {
+                prop_assert_eq!(state.to_snapshot().0, sealed);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_newest_snapshot_is_the_last_of_a_listing() {
+    let positions = [0, 9, 10, 99_999, u64::MAX].map(Lsn::new);
+    let keys = positions.map(|lsn| snapshot_key(lsn, Digest(u64::MAX - lsn.get())));
+    assert!(keys.is_sorted());
+    assert_eq!(keys.each_ref().map(snapshot_lsn), positions.map(Some));
+}

@@ -1,0 +1,408 @@
+//! The state: what every broker that has applied the same entries holds, byte for byte.
+//!
+//! [`State::apply`] is the only way in. It is synchronous, total and deterministic: no clock (time
+//! comes in the entry), no randomness, no hash order, no floats, no I/O; nonsense is an outcome, never
+//! a panic. Owns dispatch, the chain of entries, log time and the feature level; brokers, topics,
+//! partitions, segments and offsets are in the modules below. Following the log is the `machine`'s
+//! business.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::command::{
+    Command, CommandId, CommittedOffset, ConfigResource, Digest, Entry, EntryHash, Incarnation,
+    Outcome, Proposal, Rejection,
+};
+use crate::lsn::Lsn;
+
+pub mod brokers;
+mod commit;
+pub mod configs;
+pub mod offsets;
+pub mod partition;
+pub mod producers;
+pub mod segments;
+pub mod topics;
+
+use brokers::{Admission, Broker, Brokers};
+use configs::Configs;
+use offsets::Groups;
+use partition::Partition;
+use segments::Segments;
+use topics::{Topic, Topics};
+
+/// The newest feature level this release can apply. Level 1: what `command` lists.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// How far log time may move in one entry, in milliseconds: one wrong clock can't make the world
+/// leap.
+pub const LOG_TIME_STEP_MS_MAX: i64 = 10 * 60 * 1000;
+
+/// The deterministic state machine.
+///
+/// Invariants: PART-1, PART-2 (see [`Partition`]), SEG-1 (see [`Segments`]), CMD-1 (see [`Brokers`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub(crate) cluster_id: Uuid,
+    pub(crate) log_id: Uuid,
+    pub(crate) level: u32,
+    pub(crate) applied: Lsn,
+    pub(crate) last_hash: EntryHash,
+    pub(crate) log_time_ms: i64,
+    pub(crate) next_producer_id: i64,
+    pub(crate) brokers: Brokers,
+    pub(crate) topics: Topics,
+    pub(crate) segments: Segments,
+    pub(crate) configs: Configs,
+    pub(crate) groups: Groups,
+}
+
+/// What applying an entry did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// One outcome for each proposal, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Partitions in which something became visible or went away.
+    pub touched: Vec<TopicPartition>,
+}
+
+/// Why an entry can't be applied at all. The broker that meets one stops: what it holds and what the
+/// log says have parted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// Entries are applied in order, without holes.
+    #[error("entry {found} where {expected} follows")]
+    Gap {
+        /// The entry's own position.
+        found: Lsn,
+        /// The position after the last applied.
+        expected: Lsn,
+    },
+    /// The entry was written by somebody who had read another history.
+    #[error("entry {lsn} follows another entry than the one that was applied")]
+    Chain {
+        /// The entry's position.
+        lsn: Lsn,
+    },
+    /// The log was swapped, or restored from a backup.
+    #[error("entry {lsn} belongs to log {found}, not {expected}")]
+    OtherLog {
+        /// The entry's position.
+        lsn: Lsn,
+        /// The id in the entry.
+        found: Uuid,
+        /// The id this state began with.
+        expected: Uuid,
+    },
+    /// Written by a later release.
+    #[error("entry {lsn} needs feature level {needed}; this release knows {FEATURE_LEVEL}")]
+    Level {
+        /// The entry's position.
+        lsn: Lsn,
+        /// The level it names.
+        needed: u32,
+    },
+    /// Another broker, having applied the same entries, holds another state.
+    #[error("state before entry {lsn} has digest {found}, its author had {expected}")]
+    Diverged {
+        /// The entry's position.
+        lsn: Lsn,
+        /// Digest of this state.
+        found: Digest,
+        /// Digest in the entry.
+        expected: Digest,
+    },
+}
+
+impl State {
+    /// A state that nothing has been applied to.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies the entry that follows, whose stored bytes have this hash.
+    ///
+    /// An entry either is applied whole or leaves the state untouched and answers [`Halt`].
+    pub fn apply(&mut self, entry: &Entry, hash: EntryHash) -> Result<Applied, Halt> {
+        self.admit(entry)?;
+        self.applied = entry.lsn;
+        self.last_hash = hash;
+        self.advance_log_time(entry.time_ms);
+        self.brokers.heard_from(entry.append_id.incarnation, entry.lsn);
+        let mut applied = Applied::default();
+        for proposal in &entry.proposals {
+            let outcome = self.apply_proposal(proposal, &mut applied);
+            applied.outcomes.push(outcome);
+        }
+        Ok(applied)
+    }
+
+    fn admit(&self, entry: &Entry) -> Result<(), Halt> {
+        let lsn = entry.lsn;
+        if lsn != self.applied.next() {
+            return Err(Halt::Gap { found: lsn, expected: self.applied.next() });
+        }
+        if entry.previous != self.last_hash {
+            return Err(Halt::Chain { lsn });
+        }
+        if entry.log_id != self.log_id {
+            return Err(Halt::OtherLog { lsn, found: entry.log_id, expected: self.log_id });
+        }
+        // What was raised past this release may change what any command means.
+        let needed = entry.level.max(self.level);
+        if needed > FEATURE_LEVEL {
+            return Err(Halt::Level { lsn, needed });
+        }
+        match entry.digest {
+            Some(expected) if expected != self.digest() => {
+                Err(Halt::Diverged { lsn, found: self.digest(), expected })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Log time never runs backwards and never leaps: it follows the appenders' clocks by at most
+    /// [`LOG_TIME_STEP_MS_MAX`] an entry.
+    fn advance_log_time(&mut self, time_ms: i64) {
+        if self.applied == Lsn::FIRST {
+            self.log_time_ms = time_ms.max(0);
+            return;
+        }
+        let latest = self.log_time_ms.saturating_add(LOG_TIME_STEP_MS_MAX);
+        self.log_time_ms = time_ms.clamp(self.log_time_ms, latest);
+    }
+
+    fn apply_proposal(&mut self, proposal: &Proposal, applied: &mut Applied) -> Outcome {
+        let id = proposal.id;
+        let touched = &mut applied.touched;
+        match &proposal.command {
+            Command::Genesis { cluster_id, log_id, level } => {
+                if self.applied != Lsn::FIRST || !applied.outcomes.is_empty() {
+                    return Outcome::Rejected(Rejection::Malformed("genesis is the first command"));
+                }
+                return self.begin(*cluster_id, *log_id, *level);
+            }
+            Command::RegisterBroker { host, port, zone } => {
+                return self.register_broker(id, host, *port, zone.as_deref());
+            }
+            _ => {}
+        }
+        match self.brokers.admit(id, self.applied) {
+            Admission::New => {}
+            Admission::Repeated => return Outcome::Repeated,
+            Admission::Stale => return Outcome::Rejected(Rejection::StaleCommand(id)),
+            Admission::Fenced => {
+                return Outcome::Rejected(Rejection::BrokerFenced(id.incarnation));
+            }
+        }
+        let done = |result: Result<(), Rejection>| match result {
+            Ok(()) => Outcome::Done,
+            Err(rejection) => Outcome::Rejected(rejection),
+        };
+        match &proposal.command {
+            Command::Genesis { .. } | Command::RegisterBroker { .. } | Command::Heartbeat => {
+                Outcome::Done
+            }
+            Command::RaiseLevel { level } => done(self.raise_level(*level)),
+            Command::ExpireBroker { incarnation, seen } => {
+                done(self.expire_broker(id.incarnation, *incarnation, *seen))
+            }
+            Command::CreateTopic { topic, name, partitions, replication_factor, configs } => {
+                done(self.topics.create(*topic, name, *partitions, *replication_factor, configs))
+            }
+            Command::DeleteTopic { topic } => done(self.delete_topic(*topic, touched)),
+            Command::CreatePartitions { topic, total } => {
+                done(self.topics.add_partitions(*topic, *total))
+            }
+            Command::AlterConfigs { resource, replace, changes } => done(match resource {
+                ConfigResource::Topic(topic) => {
+                    self.topics.alter_configs(*topic, *replace, changes)
+                }
+                ConfigResource::Broker(node) => {
+                    self.configs.alter_broker(*node, *replace, changes);
+                    Ok(())
+                }
+                ConfigResource::Cluster => {
+                    self.configs.alter_cluster(*replace, changes);
+                    Ok(())
+                }
+            }),
+            Command::CommitSegment { segment, bytes, runs } => {
+                self.commit_segment(*segment, *bytes, runs, touched)
+            }
+            Command::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
+            Command::CommitOffsets { group, offsets } => {
+                self.commit_offsets(group, offsets);
+                Outcome::Done
+            }
+        }
+    }
+
+    fn begin(&mut self, cluster_id: Uuid, log_id: Uuid, level: u32) -> Outcome {
+        if log_id.is_nil() {
+            return Outcome::Rejected(Rejection::Malformed("the log id is nil"));
+        }
+        self.cluster_id = cluster_id;
+        self.log_id = log_id;
+        self.level = level;
+        Outcome::Done
+    }
+
+    fn register_broker(
+        &mut self,
+        id: CommandId,
+        host: &str,
+        port: u16,
+        zone: Option<&str>,
+    ) -> Outcome {
+        match self.brokers.register(id, host, port, zone, self.applied) {
+            Ok(node) => Outcome::BrokerRegistered(node),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn expire_broker(
+        &mut self,
+        proposer: Incarnation,
+        incarnation: Incarnation,
+        seen: Lsn,
+    ) -> Result<(), Rejection> {
+        let node = self.brokers.expire(proposer, incarnation, seen)?;
+        self.configs.forget_broker(node);
+        Ok(())
+    }
+
+    fn raise_level(&mut self, level: u32) -> Result<(), Rejection> {
+        if level <= self.level {
+            return Err(Rejection::LevelNotRising { current: self.level, asked: level });
+        }
+        self.level = level;
+        Ok(())
+    }
+
+    fn delete_topic(
+        &mut self,
+        topic: TopicId,
+        touched: &mut Vec<TopicPartition>,
+    ) -> Result<(), Rejection> {
+        let gone = self.topics.delete(topic)?;
+        for (index, partition) in (0..).zip(&gone.partitions) {
+            touched.push(TopicPartition { topic, partition: index });
+            for extent in &partition.extents {
+                self.segments.release(extent.location.segment, self.applied);
+            }
+        }
+        self.groups.forget_topic(topic);
+        Ok(())
+    }
+
+    fn allocate_producer_ids(&mut self, count: u32) -> Outcome {
+        let first = self.next_producer_id;
+        match first.checked_add(i64::from(count)) {
+            Some(next) if count > 0 => {
+                self.next_producer_id = next;
+                Outcome::ProducerIds { first: ProducerId(first), count }
+            }
+            _ => Outcome::Rejected(Rejection::Malformed("no such number of producer ids")),
+        }
+    }
+
+    /// Positions in partitions that no longer exist are dropped: the topic was deleted meanwhile.
+    fn commit_offsets(&mut self, group: &str, offsets: &[CommittedOffset]) {
+        for offset in offsets {
+            if self.topics.partition(offset.partition).is_some() {
+                self.groups.commit(group, offset, self.log_time_ms);
+            }
+        }
+    }
+
+    /// Identity of the cluster; nil before the first entry.
+    pub fn cluster_id(&self) -> Uuid {
+        self.cluster_id
+    }
+
+    /// Identity of the log; nil before the first entry.
+    pub fn log_id(&self) -> Uuid {
+        self.log_id
+    }
+
+    /// The feature level in force.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// Hash of the last entry applied.
+    pub fn last_hash(&self) -> EntryHash {
+        self.last_hash
+    }
+
+    /// Log time, in milliseconds since the Unix epoch: the time by which things expire.
+    pub fn log_time_ms(&self) -> i64 {
+        self.log_time_ms
+    }
+
+    /// Living brokers, by node id.
+    pub fn brokers(&self) -> &BTreeMap<NodeId, Broker> {
+        self.brokers.by_node()
+    }
+
+    /// Whether this life of a broker is registered.
+    pub fn is_registered(&self, incarnation: Incarnation) -> bool {
+        self.brokers.node_of(incarnation).is_some()
+    }
+
+    /// A topic by id.
+    pub fn topic(&self, topic: TopicId) -> Option<&Topic> {
+        self.topics.get(topic)
+    }
+
+    /// A topic by name.
+    pub fn topic_by_name(&self, name: &str) -> Option<&Topic> {
+        self.topics.by_name(name)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter()
+    }
+
+    /// How many partitions there are in all.
+    pub fn partitions_total(&self) -> u64 {
+        self.topics.partitions_total()
+    }
+
+    /// A partition.
+    pub fn partition(&self, partition: TopicPartition) -> Option<&Partition> {
+        self.topics.partition(partition)
+    }
+
+    /// Segments that are referred to or wait to be swept.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Configs of brokers and of the cluster.
+    pub fn configs(&self) -> &Configs {
+        &self.configs
+    }
+
+    /// Committed offsets.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// End of the log of a partition; `None` if there is no such partition.
+    pub fn high_watermark(&self, partition: TopicPartition) -> Option<Offset> {
+        self.partition(partition).map(|partition| partition.high_watermark)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

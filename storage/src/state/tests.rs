@@ -1,0 +1,14 @@
+//! The state under test: scripts that read like a story, and properties against a model that is too
+//! simple to be wrong.
+//!
+//! `chain` makes entries that follow each other, `strategies` draws commands from a world small
+//! enough that they meet, `invariants` recounts what the state claims about itself.
+
+pub(crate) mod chain;
+mod edges;
+mod invariants;
+mod model;
+mod properties;
+mod script;
+mod script_text;
+pub(crate) mod strategies;

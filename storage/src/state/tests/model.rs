@@ -1,0 +1,525 @@
+//! What the state promises, in the most naive way: everything that ever happened is kept, and every
+//! question is answered by looking through all of it.
+//!
+//! The model knows no extents, no windows and no counters of references. It does not expire
+//! producers: whoever compares with it stays below the number at which they are looked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+
+use super::chain::START_MS;
+use crate::command::{
+    BatchOutcome, BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Entry, Incarnation, Outcome, Proposal, Rejection, Run,
+    RunOutcome,
+};
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+use crate::state::State;
+
+const LEAP_MS_MAX: i64 = 600_000;
+const SEQUENCES: i64 = 1 << 31;
+
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    lsn: Lsn,
+    now_ms: i64,
+    level: u32,
+    producer_ids: i64,
+    nodes: i32,
+    brokers: BTreeMap<NodeId, ModelBroker>,
+    left: BTreeSet<Incarnation>,
+    topics: BTreeMap<TopicId, ModelTopic>,
+    segments: BTreeMap<SegmentId, ModelSegment>,
+    cluster_configs: BTreeMap<String, String>,
+    broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
+    positions: BTreeMap<(String, TopicPartition), (CommittedOffset, i64)>,
+}
+
+#[derive(Clone, Debug)]
+struct ModelBroker {
+    incarnation: Incarnation,
+    host: String,
+    zone: Option<String>,
+    heard: Lsn,
+    registered_as: u64,
+    applied: BTreeSet<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct ModelTopic {
+    name: String,
+    replication_factor: u16,
+    configs: BTreeMap<String, String>,
+    partitions: Vec<Vec<ModelBatch>>,
+}
+
+/// A batch in the log, and where its bytes are.
+#[derive(Clone, Copy, Debug)]
+struct ModelBatch {
+    base: i64,
+    summary: BatchSummary,
+    segment: SegmentId,
+    position: u64,
+    skip: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ModelSegment {
+    bytes: u64,
+    references: bool,
+    since: Lsn,
+}
+
+impl ModelBatch {
+    fn end(&self) -> i64 {
+        self.base + i64::from(self.summary.records)
+    }
+}
+
+impl Model {
+    /// After the first entry that `chain::begun` writes.
+    pub(super) fn begun() -> Self {
+        let broker = |incarnation, host: &str| ModelBroker {
+            incarnation: Incarnation(incarnation),
+            host: host.to_owned(),
+            zone: None,
+            heard: Lsn::FIRST,
+            registered_as: 1,
+            applied: BTreeSet::new(),
+        };
+        Self {
+            lsn: Lsn::FIRST,
+            now_ms: START_MS,
+            level: 1,
+            producer_ids: 0,
+            nodes: 2,
+            brokers: [(NodeId(1), broker(1, "h1")), (NodeId(2), broker(2, "h2"))].into(),
+            left: BTreeSet::new(),
+            topics: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            cluster_configs: BTreeMap::new(),
+            broker_configs: BTreeMap::new(),
+            positions: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, entry: &Entry) -> Vec<Outcome> {
+        self.lsn = entry.lsn;
+        let latest = self.now_ms.saturating_add(LEAP_MS_MAX);
+        self.now_ms = entry.time_ms.min(latest).max(self.now_ms);
+        if let Some(broker) = self.broker_mut(entry.append_id.incarnation) {
+            broker.heard = entry.lsn;
+        }
+        entry.proposals.iter().map(|proposal| self.apply_one(proposal)).collect()
+    }
+
+    fn broker_mut(&mut self, incarnation: Incarnation) -> Option<&mut ModelBroker> {
+        self.brokers.values_mut().find(|it| it.incarnation == incarnation)
+    }
+
+    fn apply_one(&mut self, proposal: &Proposal) -> Outcome {
+        let id = proposal.id;
+        if let Command::Genesis { .. } = proposal.command {
+            return malformed();
+        }
+        if let Command::RegisterBroker { host, zone, .. } = &proposal.command {
+            return self.register(id, host, zone.clone());
+        }
+        let lsn = self.lsn;
+        let Some(broker) = self.broker_mut(id.incarnation) else {
+            return Outcome::Rejected(Rejection::BrokerFenced(id.incarnation));
+        };
+        if id.counter <= broker.registered_as {
+            return Outcome::Rejected(Rejection::StaleCommand(id));
+        }
+        if !broker.applied.insert(id.counter) {
+            return Outcome::Repeated;
+        }
+        broker.heard = lsn;
+        let outcome = self.execute(id, &proposal.command);
+        self.count_references();
+        outcome
+    }
+
+    fn execute(&mut self, id: CommandId, command: &Command) -> Outcome {
+        match command {
+            Command::Genesis { .. } | Command::RegisterBroker { .. } | Command::Heartbeat => {
+                Outcome::Done
+            }
+            Command::RaiseLevel { level } => {
+                let current = self.level;
+                if *level <= current {
+                    let asked = *level;
+                    return Outcome::Rejected(Rejection::LevelNotRising { current, asked });
+                }
+                self.level = *level;
+                Outcome::Done
+            }
+            Command::ExpireBroker { incarnation, seen } => self.expire(id, *incarnation, *seen),
+            Command::CreateTopic { .. } => self.create(command),
+            Command::DeleteTopic { topic } => {
+                if self.topics.remove(topic).is_none() {
+                    return Outcome::Rejected(Rejection::UnknownTopic(*topic));
+                }
+                self.positions.retain(|(_, partition), _| partition.topic != *topic);
+                Outcome::Done
+            }
+            Command::CreatePartitions { topic, total } => self.grow(*topic, *total),
+            Command::AlterConfigs { resource, replace, changes } => {
+                self.alter(resource, *replace, changes)
+            }
+            Command::CommitSegment { segment, bytes, runs } => self.commit(*segment, *bytes, runs),
+            Command::AllocateProducerIds { count } => {
+                let first = ProducerId(self.producer_ids);
+                self.producer_ids += i64::from(*count);
+                match count {
+                    0 => malformed(),
+                    _ => Outcome::ProducerIds { first, count: *count },
+                }
+            }
+            Command::CommitOffsets { group, offsets } => {
+                for offset in offsets {
+                    if self.history(offset.partition).is_ok() {
+                        let key = (group.clone(), offset.partition);
+                        self.positions.insert(key, (offset.clone(), self.now_ms));
+                    }
+                }
+                Outcome::Done
+            }
+        }
+    }
+
+    fn register(&mut self, id: CommandId, host: &str, zone: Option<String>) -> Outcome {
+        let CommandId { incarnation, counter } = id;
+        let known = self.brokers.iter_mut().find(|(_, it)| it.incarnation == incarnation);
+        if let Some((node, broker)) = known {
+            let first = counter > broker.registered_as && broker.applied.insert(counter);
+            if first {
+                broker.heard = self.lsn;
+            }
+            return if first { malformed() } else { Outcome::BrokerRegistered(*node) };
+        }
+        if self.left.contains(&incarnation) {
+            return Outcome::Rejected(Rejection::BrokerFenced(incarnation));
+        }
+        let node = self.brokers.iter().find(|(_, it)| it.host == host).map(|(node, _)| *node);
+        let node = node.unwrap_or_else(|| {
+            self.nodes += 1;
+            NodeId(self.nodes)
+        });
+        let broker = ModelBroker {
+            incarnation,
+            host: host.to_owned(),
+            zone,
+            heard: self.lsn,
+            registered_as: counter,
+            applied: BTreeSet::new(),
+        };
+        if let Some(predecessor) = self.brokers.insert(node, broker) {
+            self.left.insert(predecessor.incarnation);
+        }
+        Outcome::BrokerRegistered(node)
+    }
+
+    fn expire(&mut self, id: CommandId, incarnation: Incarnation, seen: Lsn) -> Outcome {
+        let found = self.brokers.iter().find(|(_, it)| it.incarnation == incarnation);
+        let Some((&node, broker)) = found else {
+            return Outcome::Rejected(Rejection::BrokerFenced(incarnation));
+        };
+        if id.incarnation != incarnation && broker.heard > seen {
+            return Outcome::Rejected(Rejection::BrokerAlive(node));
+        }
+        self.brokers.remove(&node);
+        self.broker_configs.remove(&node);
+        self.left.insert(incarnation);
+        Outcome::Done
+    }
+
+    fn create(&mut self, command: &Command) -> Outcome {
+        let Command::CreateTopic { topic, name, partitions, replication_factor, configs } = command
+        else {
+            unreachable!("the caller has looked")
+        };
+        if let Some((existing, _)) = self.topics.iter().find(|(_, it)| it.name == *name) {
+            let (name, existing) = (name.clone(), *existing);
+            return Outcome::Rejected(Rejection::TopicExists { name, existing });
+        }
+        if *topic == TopicId::NIL || self.topics.contains_key(topic) {
+            return Outcome::Rejected(Rejection::TopicIdInUse(*topic));
+        }
+        if name.is_empty() || *partitions == 0 {
+            return malformed();
+        }
+        if let Some(rejected) = self.too_many(*partitions) {
+            return rejected;
+        }
+        let partitions = (0..*partitions).map(|_| Vec::new()).collect();
+        let created = ModelTopic {
+            name: name.clone(),
+            replication_factor: *replication_factor,
+            configs: configs.clone(),
+            partitions,
+        };
+        self.topics.insert(*topic, created);
+        Outcome::Done
+    }
+
+    fn grow(&mut self, topic: TopicId, asked: u32) -> Outcome {
+        let Some(found) = self.topics.get(&topic) else {
+            return Outcome::Rejected(Rejection::UnknownTopic(topic));
+        };
+        let has = u32::try_from(found.partitions.len()).unwrap();
+        if asked <= has {
+            return Outcome::Rejected(Rejection::PartitionsNotGrowing { has, asked });
+        }
+        if let Some(rejected) = self.too_many(asked - has) {
+            return rejected;
+        }
+        let found = self.topics.get_mut(&topic).unwrap();
+        found.partitions.resize(usize::try_from(asked).unwrap(), Vec::new());
+        Outcome::Done
+    }
+
+    fn too_many(&self, more: u32) -> Option<Outcome> {
+        let has: usize = self.topics.values().map(|topic| topic.partitions.len()).sum();
+        let asked = u64::try_from(has).unwrap() + u64::from(more);
+        let rejection = Rejection::TooManyPartitions { asked, limit: 1_000_000 };
+        (asked > 1_000_000).then_some(Outcome::Rejected(rejection))
+    }
+
+    fn alter(&mut self, of: &ConfigResource, replace: bool, changes: &[ConfigChange]) -> Outcome {
+        let configs = match of {
+            ConfigResource::Topic(topic) => match self.topics.get_mut(topic) {
+                Some(found) => &mut found.configs,
+                None => return Outcome::Rejected(Rejection::UnknownTopic(*topic)),
+            },
+            ConfigResource::Broker(node) => self.broker_configs.entry(*node).or_default(),
+            ConfigResource::Cluster => &mut self.cluster_configs,
+        };
+        if replace {
+            configs.clear();
+        }
+        for change in changes {
+            configs.remove(&change.name);
+            if let ConfigOperation::Set(value) = &change.operation {
+                configs.insert(change.name.clone(), value.clone());
+            }
+        }
+        Outcome::Done
+    }
+
+    fn commit(&mut self, segment: SegmentId, bytes: u64, runs: &[Run]) -> Outcome {
+        let known = *self.segments.entry(segment).or_insert(ModelSegment {
+            bytes,
+            references: false,
+            since: self.lsn,
+        });
+        if known.bytes != bytes {
+            return malformed();
+        }
+        let outcomes = runs.iter().map(|run| self.commit_run(segment, bytes, run)).collect();
+        Outcome::SegmentCommitted(outcomes)
+    }
+
+    fn commit_run(&mut self, segment: SegmentId, segment_bytes: u64, run: &Run) -> RunOutcome {
+        let history = match self.history(run.partition) {
+            Ok(history) => history,
+            Err(rejection) => return RunOutcome::Rejected(rejection),
+        };
+        let end = u128::from(run.position) + u128::from(run.stored_bytes);
+        let content: u64 = run.batches.iter().map(|batch| u64::from(batch.bytes)).sum();
+        let sound = |batch: &BatchSummary| {
+            (1..=i64::from(i32::MAX)).contains(&i64::from(batch.records))
+                && batch.bytes > 0
+                && batch
+                    .producer
+                    .is_none_or(|it| it.id.0 >= 0 && it.epoch >= 0 && it.base_sequence >= 0)
+        };
+        if end > u128::from(segment_bytes)
+            || u32::try_from(content).is_err()
+            || run.batches.is_empty()
+            || !run.batches.iter().all(sound)
+        {
+            return RunOutcome::Rejected(Rejection::Malformed(""));
+        }
+        let mut batches = Vec::new();
+        let mut skip = 0;
+        for &summary in &run.batches {
+            let base = history.last().map_or(0, ModelBatch::end);
+            let refused = summary.producer.and_then(|it| judge(history, it, summary.records));
+            if refused.is_none() {
+                let position = run.position;
+                history.push(ModelBatch { base, summary, segment, position, skip });
+            }
+            batches.push(refused.unwrap_or(BatchOutcome::Appended(Offset(base))));
+            skip += summary.bytes;
+        }
+        RunOutcome::Judged { batches, log_start: Offset::ZERO }
+    }
+
+    fn history(&mut self, partition: TopicPartition) -> Result<&mut Vec<ModelBatch>, Rejection> {
+        let TopicPartition { topic, partition } = partition;
+        let found = self.topics.get_mut(&topic).ok_or(Rejection::UnknownTopic(topic))?;
+        usize::try_from(partition)
+            .ok()
+            .and_then(|index| found.partitions.get_mut(index))
+            .ok_or(Rejection::UnknownPartition { topic, partition })
+    }
+
+    fn count_references(&mut self) {
+        let histories = self.topics.values().flat_map(|topic| topic.partitions.iter().flatten());
+        let referenced: BTreeSet<SegmentId> = histories.map(|batch| batch.segment).collect();
+        for (id, segment) in &mut self.segments {
+            let references = referenced.contains(id);
+            if segment.references && !references {
+                segment.since = self.lsn;
+            }
+            segment.references = references;
+        }
+    }
+
+    /// Whether the state says the same.
+    pub(super) fn compare(&self, state: &State) {
+        assert_eq!(state.applied(), self.lsn);
+        assert_eq!(state.log_time_ms(), self.now_ms);
+        assert_eq!(state.level(), self.level);
+        assert_eq!(state.next_producer_id, self.producer_ids);
+        assert_eq!(state.brokers().keys().collect::<Vec<_>>(), Vec::from_iter(self.brokers.keys()));
+        for (node, broker) in state.brokers() {
+            let expected = &self.brokers[node];
+            assert_eq!(broker.incarnation, expected.incarnation);
+            assert_eq!(broker.host, expected.host);
+            assert_eq!(broker.zone, expected.zone);
+            assert_eq!(broker.last_heard, expected.heard);
+        }
+        assert_eq!(state.topics().count(), self.topics.len());
+        for (id, expected) in &self.topics {
+            let topic = state.topic_by_name(&expected.name).unwrap();
+            assert_eq!(topic.id, *id);
+            assert_eq!(topic.configs, expected.configs);
+            assert_eq!(topic.replication_factor, expected.replication_factor);
+            assert_eq!(topic.partitions.len(), expected.partitions.len());
+            for (index, history) in (0..).zip(&expected.partitions) {
+                compare_partition(state, TopicPartition { topic: *id, partition: index }, history);
+            }
+        }
+        for (id, segment) in &self.segments {
+            let referenced = state.segments().referenced().get(id).map(|it| it.bytes);
+            assert_eq!(referenced, segment.references.then_some(segment.bytes), "{id}");
+            let waiting = state.segments().unreferenced().get(id).map(|it| (it.bytes, it.since));
+            let expected = (segment.bytes, segment.since);
+            assert_eq!(waiting, (!segment.references).then_some(expected), "{id}");
+        }
+        assert_eq!(state.configs().cluster(), &self.cluster_configs);
+        for (node, configs) in &self.broker_configs {
+            let expected = Some(configs).filter(|configs| !configs.is_empty());
+            assert_eq!(state.configs().broker(*node), expected);
+        }
+        let stored: usize = state.groups.positions.values().map(BTreeMap::len).sum();
+        assert_eq!(stored, self.positions.len());
+        for ((group, partition), (expected, committed_ms)) in &self.positions {
+            let position = &state.groups().positions(group).unwrap()[partition];
+            assert_eq!(position.offset, expected.offset);
+            assert_eq!(position.leader_epoch, expected.leader_epoch);
+            assert_eq!(position.metadata, expected.metadata);
+            assert_eq!(position.committed_ms, *committed_ms);
+        }
+    }
+}
+
+fn malformed() -> Outcome {
+    Outcome::Rejected(Rejection::Malformed(""))
+}
+
+/// Looks through everything the producer ever appended here.
+fn judge(history: &[ModelBatch], batch: BatchProducer, records: u32) -> Option<BatchOutcome> {
+    let of = |it: &ModelBatch| it.summary.producer.filter(|producer| producer.id == batch.id);
+    let epoch = history.iter().filter_map(of).map(|it| it.epoch).max()?;
+    if batch.epoch < epoch {
+        let current = epoch;
+        let rejection = Rejection::ProducerFenced { epoch: batch.epoch, current };
+        return Some(BatchOutcome::Rejected(rejection));
+    }
+    let same_epoch = |it: &&ModelBatch| of(it).is_some_and(|it| it.epoch == batch.epoch);
+    let newest_first: Vec<&ModelBatch> = history.iter().rev().filter(same_epoch).collect();
+    let same = |it: &&&ModelBatch| {
+        it.summary.records == records
+            && it.summary.producer.is_some_and(|it| it.base_sequence == batch.base_sequence)
+    };
+    if let Some(seen) = newest_first.iter().take(5).rfind(same) {
+        return Some(BatchOutcome::Duplicate(Offset(seen.base)));
+    }
+    let after = |it: &&ModelBatch| {
+        let first = of(it).map_or(0, |producer| producer.base_sequence);
+        (i64::from(first) + i64::from(it.summary.records)) % SEQUENCES
+    };
+    let expected = i32::try_from(newest_first.first().map_or(0, after)).unwrap();
+    let found = batch.base_sequence;
+    (found != expected)
+        .then_some(BatchOutcome::Rejected(Rejection::OutOfOrderSequence { found, expected }))
+}
+
+/// Whether each extent covers whole batches that lie side by side, and all of them are covered.
+fn compare_partition(state: &State, partition: TopicPartition, history: &[ModelBatch]) {
+    let high_watermark = history.last().map_or(0, ModelBatch::end);
+    assert_eq!(state.high_watermark(partition), Some(Offset(high_watermark)));
+    let mut batches = history.iter().peekable();
+    for extent in state.partition(partition).unwrap().extents() {
+        let mut skip = extent.location.skip;
+        let mut max_timestamp = i64::MIN;
+        while let Some(batch) = batches.next_if(|batch| batch.base < extent.end().0) {
+            assert!(batch.base >= extent.base.0 && batch.end() <= extent.end().0);
+            assert_eq!(batch.segment, extent.location.segment);
+            assert_eq!(batch.position, extent.location.position);
+            assert_eq!(batch.skip, skip, "batches of an extent lie side by side");
+            skip += batch.summary.bytes;
+            max_timestamp = max_timestamp.max(batch.summary.max_timestamp);
+        }
+        assert_eq!(skip - extent.location.skip, extent.location.bytes);
+        assert_eq!(max_timestamp, extent.max_timestamp);
+    }
+    assert!(batches.next().is_none());
+    // Any offset leads to the extent that holds it.
+    for batch in history {
+        for offset in [batch.base, batch.end() - 1] {
+            let found = state.partition(partition).unwrap().extents_from(Offset(offset)).next();
+            let found = found.expect("every record lies in an extent");
+            assert!((found.base.0..found.end().0).contains(&offset));
+        }
+    }
+    let at_end = state.partition(partition).unwrap().extents_from(Offset(high_watermark)).next();
+    assert!(at_end.is_none());
+}
+
+/// Outcomes without the texts, which are for people.
+pub(super) fn without_texts(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    for outcome in &mut outcomes {
+        match outcome {
+            Outcome::Rejected(rejection) => forget_text(rejection),
+            Outcome::SegmentCommitted(runs) => {
+                for run in runs {
+                    match run {
+                        RunOutcome::Rejected(rejection) => forget_text(rejection),
+                        RunOutcome::Judged { batches, .. } => {
+                            for batch in batches {
+                                if let BatchOutcome::Rejected(rejection) = batch {
+                                    forget_text(rejection);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    outcomes
+}
+
+fn forget_text(rejection: &mut Rejection) {
+    if let Rejection::Malformed(text) = rejection {
+        *text = "";
+    }
+}

@@ -1,0 +1,389 @@
+//! The words of the scripts: arguments to commands, outcomes and state to text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use uuid::Uuid;
+
+use crate::command::{
+    BatchOutcome, BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
+};
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+use crate::state::State;
+use crate::state::brokers::Broker;
+
+/// Bytes before the first block of every segment in a script, and of each of its blocks' headers.
+const BLOCK_OVERHEAD: u32 = 36;
+
+/// A verb and its arguments: `key=value`, or a bare key.
+pub(super) struct Words {
+    pub(super) verb: String,
+    arguments: BTreeMap<String, String>,
+}
+
+impl Words {
+    pub(super) fn of(line: &str) -> Self {
+        let mut words = line.split_whitespace();
+        let verb = words.next().unwrap_or_default().to_owned();
+        let argument = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            (key.to_owned(), value.to_owned())
+        };
+        Self { verb, arguments: words.map(argument).collect() }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.arguments.contains_key(key)
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.arguments.get(key).map(String::as_str)
+    }
+
+    pub(super) fn signed(&self, key: &str, default: i64) -> i64 {
+        self.text(key).map_or(default, |text| text.parse().expect(key))
+    }
+
+    pub(super) fn number(&self, key: &str, default: u64) -> u64 {
+        self.text(key).map_or(default, |text| text.parse().expect(key))
+    }
+
+    pub(super) fn small(&self, key: &str, default: u32) -> u32 {
+        self.text(key).map_or(default, |text| text.parse().expect(key))
+    }
+
+    pub(super) fn incarnation(&self, key: &str) -> Option<Incarnation> {
+        self.text(key).map(incarnation)
+    }
+}
+
+fn incarnation(text: &str) -> Incarnation {
+    Incarnation(text.strip_prefix('b').and_then(|it| it.parse().ok()).expect("b and a number"))
+}
+
+/// What the script calls things.
+#[derive(Default)]
+pub(super) struct Names {
+    topics: BTreeMap<TopicId, String>,
+    counters: BTreeMap<Incarnation, u64>,
+}
+
+impl Names {
+    /// `id=b2.7`, or the next of b1, or of the broker that `id=b2` names.
+    pub(super) fn command_id(&mut self, words: &Words) -> CommandId {
+        let text = words.text("id").unwrap_or("b1");
+        let (broker, counter) =
+            text.split_once('.').map_or((text, None), |(broker, it)| (broker, Some(it)));
+        let incarnation = incarnation(broker);
+        let last = self.counters.entry(incarnation).or_default();
+        let counter = counter.map_or_else(|| *last + 1, |it| it.parse().expect("id"));
+        *last = counter.max(*last);
+        CommandId { incarnation, counter }
+    }
+
+    pub(super) fn command(&mut self, state: &State, words: &Words, details: &[Words]) -> Command {
+        match words.verb.as_str() {
+            "raise-level" => Command::RaiseLevel { level: words.small("level", 0) },
+            "register" => {
+                let (host, port) = words.text("host").unwrap().split_once(':').unwrap();
+                Command::RegisterBroker {
+                    host: host.to_owned(),
+                    port: port.parse().unwrap(),
+                    zone: words.text("zone").map(ToOwned::to_owned),
+                }
+            }
+            "expire" => Command::ExpireBroker {
+                incarnation: words.incarnation("broker").unwrap(),
+                seen: Lsn::new(words.number("seen", 0)),
+            },
+            "heartbeat" => Command::Heartbeat,
+            "create-topic" => self.create_topic(words),
+            "delete-topic" => Command::DeleteTopic { topic: topic(state, words.text("name")) },
+            "create-partitions" => Command::CreatePartitions {
+                topic: topic(state, words.text("name")),
+                total: words.small("total", 0),
+            },
+            "alter-configs" => alter_configs(state, words, details),
+            "commit" => commit(state, words, details),
+            "allocate-producer-ids" => {
+                Command::AllocateProducerIds { count: words.small("count", 0) }
+            }
+            "commit-offsets" => Command::CommitOffsets {
+                group: words.text("group").unwrap().to_owned(),
+                offsets: details.iter().map(|it| committed_offset(state, it)).collect(),
+            },
+            verb => panic!("no verb {verb:?}"),
+        }
+    }
+
+    fn create_topic(&mut self, words: &Words) -> Command {
+        let name = words.text("name").unwrap_or_default().to_owned();
+        let next = self.topics.len() + 1;
+        let number = words.number("topic-id", u64::try_from(next).unwrap());
+        let topic = TopicId(Uuid::from_u128(u128::from(number)));
+        let known = self.topics.values().filter(|it| it.split('#').next() == Some(&name)).count();
+        let called = if known == 0 { name.clone() } else { format!("{name}#{}", known + 1) };
+        self.topics.entry(topic).or_insert(called);
+        let configs = words.text("configs").into_iter().flat_map(|it| it.split(','));
+        let pair = |it: &str| it.split_once(':').map(|(k, v)| (k.to_owned(), v.to_owned()));
+        Command::CreateTopic {
+            topic,
+            name,
+            partitions: words.small("partitions", 1),
+            replication_factor: 1,
+            configs: configs.filter_map(pair).collect(),
+        }
+    }
+
+    /// What a command came to.
+    pub(super) fn outcome(&self, lsn: Lsn, command: &Command, outcome: &Outcome) -> String {
+        let mut text = String::new();
+        match outcome {
+            Outcome::Done => writeln!(text, "lsn={lsn} done"),
+            Outcome::BrokerRegistered(node) => writeln!(text, "lsn={lsn} node={node}"),
+            Outcome::ProducerIds { first, count } => {
+                writeln!(text, "lsn={lsn} producer-ids {first} and {} more", count - 1)
+            }
+            Outcome::Rejected(rejection) => writeln!(text, "lsn={lsn} rejected: {rejection}"),
+            Outcome::Repeated => writeln!(text, "lsn={lsn} repeated"),
+            Outcome::SegmentCommitted(outcomes) => {
+                let Command::CommitSegment { runs, .. } = command else { panic!("{command:?}") };
+                if runs.is_empty() {
+                    writeln!(text, "lsn={lsn} nothing in it").unwrap();
+                }
+                for (run, outcome) in runs.iter().zip(outcomes) {
+                    write!(text, "lsn={lsn} {}", run.partition).unwrap();
+                    run_outcome(&mut text, outcome);
+                }
+                Ok(())
+            }
+        }
+        .unwrap();
+        self.named(text)
+    }
+
+    pub(super) fn partitions(&self, what: &str, partitions: &[TopicPartition]) -> String {
+        let mut text = what.to_owned();
+        for partition in partitions {
+            write!(text, " {partition}").unwrap();
+        }
+        self.named(text + "\n")
+    }
+
+    /// Topics by name instead of by id, brokers and segments as the script calls them.
+    fn named(&self, mut text: String) -> String {
+        for (id, name) in &self.topics {
+            text = text.replace(&id.to_string(), name);
+        }
+        for number in 1..10 {
+            text = text.replace(&Incarnation(number).to_string(), &format!("b{number}"));
+        }
+        text
+    }
+
+    /// Answers a question about the state; `None` if it is none.
+    pub(super) fn show(&self, state: &State, verb: &str, words: &Words) -> Option<String> {
+        let mut text = String::new();
+        match verb {
+            "show-partition" => show_partition(&mut text, state, words.text("of")?),
+            "show-producers" => show_producers(&mut text, state, words.text("of")?),
+            "show-topics" => {
+                for topic in state.topics() {
+                    let (name, count) = (&topic.name, topic.partitions.len());
+                    writeln!(text, "{name} partitions={count} {:?}", topic.configs).unwrap();
+                }
+                writeln!(text, "{} in all", state.partitions_total()).unwrap();
+            }
+            "show-segments" => {
+                for (id, refs) in state.segments().referenced() {
+                    let references = refs.references;
+                    writeln!(text, "s{} references={references}", id.counter).unwrap();
+                }
+                for (id, waiting) in state.segments().unreferenced() {
+                    let since = waiting.since;
+                    writeln!(text, "s{} unreferenced since lsn={since}", id.counter).unwrap();
+                }
+            }
+            "show-brokers" => {
+                for (node, broker) in state.brokers() {
+                    let Broker { incarnation, host, port, zone, .. } = broker;
+                    let heard = broker.last_heard;
+                    let zone = zone.as_deref().unwrap_or("-");
+                    writeln!(
+                        text,
+                        "node={node} {incarnation} {host}:{port} zone={zone} heard={heard}"
+                    )
+                    .unwrap();
+                }
+            }
+            "show-configs" => {
+                writeln!(text, "cluster {:?}", state.configs().cluster()).unwrap();
+                for (node, configs) in &state.configs().brokers {
+                    writeln!(text, "node={node} {configs:?}").unwrap();
+                }
+            }
+            "show-group" => {
+                let positions = state.groups().positions(words.text("group")?);
+                for (partition, it) in positions.into_iter().flatten() {
+                    let (offset, epoch) = (it.offset, it.leader_epoch);
+                    let (metadata, at) = (&it.metadata, it.committed_ms);
+                    writeln!(
+                        text,
+                        "{partition} offset={offset} epoch={epoch} {metadata:?} at {at}"
+                    )
+                    .unwrap();
+                }
+            }
+            "show-log" => {
+                let (cluster, log) = (state.cluster_id(), state.log_id());
+                let (level, now) = (state.level(), state.log_time_ms());
+                writeln!(text, "cluster={cluster} log={log} level={level} time={now}").unwrap();
+            }
+            _ => return None,
+        }
+        Some(self.named(if text.is_empty() { "nothing\n".to_owned() } else { text }))
+    }
+}
+
+fn run_outcome(text: &mut String, outcome: &RunOutcome) {
+    match outcome {
+        RunOutcome::Rejected(rejection) => writeln!(text, " rejected: {rejection}"),
+        RunOutcome::Judged { batches, .. } => {
+            for (number, batch) in batches.iter().enumerate() {
+                let gap = if number == 0 { "" } else { ";" };
+                match batch {
+                    BatchOutcome::Appended(base) => write!(text, "{gap} base={base}"),
+                    BatchOutcome::Duplicate(base) => write!(text, "{gap} duplicate of base={base}"),
+                    BatchOutcome::Rejected(rejection) => {
+                        write!(text, "{gap} rejected: {rejection}")
+                    }
+                }
+                .unwrap();
+            }
+            writeln!(text)
+        }
+    }
+    .unwrap();
+}
+
+fn show_partition(text: &mut String, state: &State, of: &str) {
+    let Some(partition) = state.partition(partition(state, of)) else {
+        return;
+    };
+    let (start, end) = (partition.log_start, partition.high_watermark);
+    writeln!(text, "log_start={start} high_watermark={end} bytes={}", partition.bytes()).unwrap();
+    for extent in partition.extents() {
+        let at = extent.location;
+        let (first, end, time) = (extent.base, extent.end(), extent.max_timestamp);
+        let (segment, block, stored) = (at.segment.counter, at.position, at.stored_bytes);
+        let (from, to) = (at.skip, at.skip + at.bytes);
+        writeln!(
+            text,
+            "{first}..{end} s{segment} block {block}+{stored} bytes {from}..{to} time={time}"
+        )
+        .unwrap();
+    }
+}
+
+fn show_producers(text: &mut String, state: &State, of: &str) {
+    let Some(partition) = state.partition(partition(state, of)) else {
+        return;
+    };
+    let count = partition.producers.by_id().len();
+    for (id, producer) in partition.producers.by_id().iter().take(5) {
+        write!(text, "producer={id}/{} last={}", producer.epoch, producer.last_ms).unwrap();
+        for batch in &producer.batches {
+            write!(text, " {}..={}@{}", batch.first, batch.last, batch.base).unwrap();
+        }
+        writeln!(text).unwrap();
+    }
+    writeln!(text, "{count} in all").unwrap();
+}
+
+fn topic(state: &State, name: Option<&str>) -> TopicId {
+    let unknown = TopicId(Uuid::from_u128(0xdead));
+    name.and_then(|name| state.topic_by_name(name)).map_or(unknown, |topic| topic.id)
+}
+
+/// `orders-0`, by the names that are in force.
+fn partition(state: &State, text: &str) -> TopicPartition {
+    let (name, index) = text.split_once('-').expect("a topic, a dash, a partition");
+    TopicPartition { topic: topic(state, Some(name)), partition: index.parse().unwrap() }
+}
+
+fn alter_configs(state: &State, words: &Words, details: &[Words]) -> Command {
+    let resource = match (words.text("topic"), words.text("node")) {
+        (Some(name), _) => ConfigResource::Topic(topic(state, Some(name))),
+        (None, Some(node)) => ConfigResource::Broker(NodeId(node.parse().unwrap())),
+        (None, None) => ConfigResource::Cluster,
+    };
+    let change = |detail: &Words| {
+        let (name, value) = detail.arguments.first_key_value().expect("a config");
+        let operation = match detail.verb.as_str() {
+            "set" => ConfigOperation::Set(value.clone()),
+            "delete" => ConfigOperation::Delete,
+            verb => panic!("no change {verb:?}"),
+        };
+        ConfigChange { name: name.clone(), operation }
+    };
+    let changes = details.iter().map(change).collect();
+    Command::AlterConfigs { resource, replace: words.has("replace"), changes }
+}
+
+/// Each line is a batch; lines of one partition that follow each other are one run, unless a line
+/// says `block`.
+fn commit(state: &State, words: &Words, details: &[Words]) -> Command {
+    let name = words.text("segment").and_then(|it| it.strip_prefix('s')).expect("s and a number");
+    let segment = SegmentId {
+        began: Lsn::FIRST,
+        incarnation: Incarnation(1),
+        counter: name.parse().unwrap(),
+    };
+    let mut runs: Vec<Run> = Vec::new();
+    for line in details {
+        let partition = partition(state, &line.verb);
+        let batch = batch(line);
+        let joins = |run: &&mut Run| run.partition == partition && !line.has("block");
+        if let Some(run) = runs.last_mut().filter(joins) {
+            run.stored_bytes = run.stored_bytes.saturating_add(batch.bytes);
+            run.batches.push(batch);
+        } else {
+            let follows = runs.last().map_or(32, |it| it.position + u64::from(it.stored_bytes));
+            let position = line.number("at", follows);
+            let stored_bytes = batch.bytes.saturating_add(BLOCK_OVERHEAD);
+            let batches = if line.has("empty") { Vec::new() } else { vec![batch] };
+            runs.push(Run { partition, position, stored_bytes, batches });
+        }
+    }
+    let bytes = words.number("bytes", 10_000);
+    Command::CommitSegment { segment, bytes, runs }
+}
+
+fn batch(line: &Words) -> BatchSummary {
+    let producer = line.text("producer").map(|text| {
+        let (id, epoch) = text.split_once('/').expect("an id, a slash, an epoch");
+        BatchProducer {
+            id: ProducerId(id.parse().unwrap()),
+            epoch: epoch.parse().unwrap(),
+            base_sequence: line.text("sequence").map_or(0, |it| it.parse().unwrap()),
+        }
+    });
+    BatchSummary {
+        bytes: line.small("bytes", 100),
+        records: line.small("count", 1),
+        max_timestamp: line.signed("timestamp", 0),
+        producer,
+    }
+}
+
+fn committed_offset(state: &State, line: &Words) -> CommittedOffset {
+    CommittedOffset {
+        partition: partition(state, &line.verb),
+        offset: Offset(line.signed("offset", 0)),
+        leader_epoch: line.text("epoch").map_or(-1, |it| it.parse().unwrap()),
+        metadata: line.text("metadata").unwrap_or_default().to_owned(),
+    }
+}

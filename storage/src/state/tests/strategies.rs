@@ -1,0 +1,262 @@
+//! Entries to draw: likely ones, unlikely ones and nonsense, from a world so small that they meet.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::command::{
+    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+};
+use crate::lsn::Lsn;
+use crate::segment::SegmentId;
+
+/// How a proposer numbers a command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbering {
+    /// With the next number, as it should be.
+    Next,
+    /// With the number it used that many commands ago.
+    Again(u64),
+    /// With any number at all.
+    Exactly(u64),
+}
+
+/// What is to become an entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) by: Incarnation,
+    pub(crate) passed_ms: i64,
+    pub(crate) commands: Vec<(Incarnation, Numbering, Command)>,
+}
+
+/// Gives commands their numbers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers {
+    used: BTreeMap<Incarnation, u64>,
+}
+
+impl Numbers {
+    /// The proposals of a step.
+    pub(crate) fn number(&mut self, step: &Step) -> Vec<Proposal> {
+        let number = |(incarnation, numbering, command): &(_, _, Command)| {
+            // Number 1 registered the broker.
+            let last = self.used.entry(*incarnation).or_insert(1);
+            let counter = match numbering {
+                Numbering::Next => {
+                    *last += 1;
+                    *last
+                }
+                Numbering::Again(back) => last.saturating_sub(*back),
+                Numbering::Exactly(counter) => *counter,
+            };
+            let id = CommandId { incarnation: *incarnation, counter };
+            Proposal { id, command: command.clone() }
+        };
+        step.commands.iter().map(number).collect()
+    }
+}
+
+/// Steps of a log that has begun.
+pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let numbering = prop_oneof![
+        12 => Just(Numbering::Next),
+        2 => (0..6_u64).prop_map(Numbering::Again),
+        1 => (0..12_u64).prop_map(Numbering::Exactly),
+        1 => any::<u64>().prop_map(Numbering::Exactly),
+    ];
+    let command = (incarnation(), numbering, command());
+    let passed_ms =
+        prop_oneof![8 => 0..1000_i64, 1 => -1_000_000..1_000_000_i64, 1 => any::<i64>()];
+    let step = (incarnation(), passed_ms, prop::collection::vec(command, 0..5))
+        .prop_map(|(by, passed_ms, commands)| Step { by, passed_ms, commands });
+    prop::collection::vec(step, 0..most)
+}
+
+/// Entries that need not follow anything.
+pub(crate) fn entry() -> impl Strategy<Value = Entry> {
+    let head = (any::<u128>(), any::<u64>(), any::<u64>(), command_id());
+    let rest = (any::<u32>(), any::<i64>(), any::<Option<u64>>());
+    let proposals = prop::collection::vec((command_id(), any_command()), 0..6);
+    (head, rest, proposals).prop_map(|((log, lsn, previous, append_id), rest, proposals)| Entry {
+        log_id: Uuid::from_u128(log),
+        lsn: Lsn::new(lsn),
+        previous: EntryHash(previous),
+        append_id,
+        level: rest.0,
+        time_ms: rest.1,
+        digest: rest.2.map(Digest),
+        proposals: proposals.into_iter().map(|(id, command)| Proposal { id, command }).collect(),
+    })
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let genesis = (any::<u128>(), any::<u128>(), any::<u32>()).prop_map(|(cluster, log, level)| {
+        let (cluster_id, log_id) = (Uuid::from_u128(cluster), Uuid::from_u128(log));
+        Command::Genesis { cluster_id, log_id, level }
+    });
+    prop_oneof![1 => genesis, 12 => command()]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        6 => topic_command(),
+        1 => config_command(),
+        2 => broker_command(),
+        12 => commit(),
+        1 => prop_oneof![Just(0), 1..5_u32, any::<u32>()]
+            .prop_map(|count| Command::AllocateProducerIds { count }),
+        2 => commit_offsets(),
+        1 => (0..2_u32).prop_map(|level| Command::RaiseLevel { level }),
+        1 => Just(Command::Genesis {
+            cluster_id: Uuid::from_u128(7),
+            log_id: Uuid::from_u128(8),
+            level: 1,
+        }),
+    ]
+}
+
+fn topic_command() -> impl Strategy<Value = Command> {
+    let partitions = || prop_oneof![12 => 0..4_u32, 1 => Just(1_000_001), 1 => Just(u32::MAX)];
+    let create = (topic_id(), 0..4_u8, partitions(), any::<u16>(), configs()).prop_map(
+        |(topic, name, partitions, replication_factor, configs)| Command::CreateTopic {
+            topic,
+            name: if name == 0 { String::new() } else { format!("t{name}") },
+            partitions,
+            replication_factor,
+            configs,
+        },
+    );
+    let grow = (topic_id(), partitions())
+        .prop_map(|(topic, total)| Command::CreatePartitions { topic, total });
+    let delete = topic_id().prop_map(|topic| Command::DeleteTopic { topic });
+    prop_oneof![4 => create, 1 => grow, 1 => delete]
+}
+
+fn configs() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map("[a-c]", "[x-z]{0,2}", 0..3)
+}
+
+fn config_command() -> impl Strategy<Value = Command> {
+    let resource = prop_oneof![
+        topic_id().prop_map(ConfigResource::Topic),
+        prop_oneof![0..4_i32, any::<i32>()].prop_map(|node| ConfigResource::Broker(NodeId(node))),
+        Just(ConfigResource::Cluster),
+    ];
+    let operation = prop_oneof![
+        2 => "[x-z]{0,2}".prop_map(ConfigOperation::Set),
+        1 => Just(ConfigOperation::Delete),
+    ];
+    let change =
+        ("[a-c]", operation).prop_map(|(name, operation)| ConfigChange { name, operation });
+    (resource, any::<bool>(), prop::collection::vec(change, 0..4)).prop_map(
+        |(resource, replace, changes)| Command::AlterConfigs { resource, replace, changes },
+    )
+}
+
+fn broker_command() -> impl Strategy<Value = Command> {
+    let zone = prop::option::of("[ab]");
+    let register = (1..4_u8, zone).prop_map(|(host, zone)| Command::RegisterBroker {
+        host: format!("h{host}"),
+        port: 9092,
+        zone,
+    });
+    let seen = prop_oneof![2 => 0..20_u64, 1 => any::<u64>()];
+    let expire = (incarnation(), seen).prop_map(|(incarnation, seen)| Command::ExpireBroker {
+        incarnation,
+        seen: Lsn::new(seen),
+    });
+    prop_oneof![3 => register, 1 => expire, 1 => Just(Command::Heartbeat)]
+}
+
+fn commit() -> impl Strategy<Value = Command> {
+    let bytes = prop_oneof![12 => Just(5000_u64), 1 => 0..5000_u64, 1 => any::<u64>()];
+    (segment_id(), bytes, prop::collection::vec(run(), 0..4))
+        .prop_map(|(segment, bytes, runs)| Command::CommitSegment { segment, bytes, runs })
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let position = prop_oneof![12 => 0..4000_u64, 1 => any::<u64>()];
+    let stored_bytes = prop_oneof![12 => 37..1000_u32, 1 => any::<u32>()];
+    let batches = prop::collection::vec(batch(), 0..5);
+    (partition(), position, stored_bytes, batches).prop_map(
+        |(partition, position, stored_bytes, batches)| Run {
+            partition,
+            position,
+            stored_bytes,
+            batches,
+        },
+    )
+}
+
+fn batch() -> impl Strategy<Value = BatchSummary> {
+    let bytes = prop_oneof![24 => 61..200_u32, 1 => Just(0), 1 => any::<u32>()];
+    let records = prop_oneof![24 => 1..4_u32, 1 => Just(0), 1 => any::<u32>()];
+    let max_timestamp = prop_oneof![8 => 0..100_i64, 1 => any::<i64>()];
+    let id = prop_oneof![24 => 0..3_i64, 1 => Just(-1), 1 => Just(i64::MAX)];
+    let epoch = prop_oneof![16 => 0..2_i16, 1 => Just(-1), 1 => Just(i16::MAX)];
+    let sequence = prop_oneof![
+        16 => 0..12_i32,
+        2 => i32::MAX - 2..=i32::MAX,
+        1 => any::<i32>(),
+    ];
+    let producer = (id, epoch, sequence).prop_map(|(id, epoch, base_sequence)| BatchProducer {
+        id: ProducerId(id),
+        epoch,
+        base_sequence,
+    });
+    (bytes, records, max_timestamp, prop::option::weighted(0.7, producer)).prop_map(
+        |(bytes, records, max_timestamp, producer)| BatchSummary {
+            bytes,
+            records,
+            max_timestamp,
+            producer,
+        },
+    )
+}
+
+fn commit_offsets() -> impl Strategy<Value = Command> {
+    let offset = (partition(), any::<i64>(), any::<i32>(), "[a-z]{0,3}").prop_map(
+        |(partition, offset, leader_epoch, metadata)| CommittedOffset {
+            partition,
+            offset: Offset(offset),
+            leader_epoch,
+            metadata,
+        },
+    );
+    ("g[12]?", prop::collection::vec(offset, 0..4))
+        .prop_map(|(group, offsets)| Command::CommitOffsets { group, offsets })
+}
+
+fn incarnation() -> impl Strategy<Value = Incarnation> {
+    prop_oneof![6 => Just(1_u64), 3 => Just(2), 1 => 3..6_u64, 1 => any::<u64>()]
+        .prop_map(Incarnation)
+}
+
+fn command_id() -> impl Strategy<Value = CommandId> {
+    (incarnation(), any::<u64>())
+        .prop_map(|(incarnation, counter)| CommandId { incarnation, counter })
+}
+
+fn topic_id() -> impl Strategy<Value = TopicId> {
+    prop_oneof![16 => 1..3_u128, 2 => Just(3), 1 => Just(0), 1 => any::<u128>()]
+        .prop_map(|id| TopicId(Uuid::from_u128(id)))
+}
+
+fn partition() -> impl Strategy<Value = TopicPartition> {
+    (topic_id(), prop_oneof![16 => 0..2_i32, 1 => Just(-1), 1 => any::<i32>()])
+        .prop_map(|(topic, partition)| TopicPartition { topic, partition })
+}
+
+fn segment_id() -> impl Strategy<Value = SegmentId> {
+    let counter = prop_oneof![16 => 1..6_u64, 1 => any::<u64>()];
+    (prop_oneof![16 => Just(1_u64), 1 => any::<u64>()], 1..3_u64, counter).prop_map(
+        |(began, incarnation, counter)| SegmentId {
+            began: Lsn::new(began),
+            incarnation: Incarnation(incarnation),
+            counter,
+        },
+    )
+}

@@ -1,0 +1,323 @@
+//! The writer: from batches to acknowledged offsets.
+//!
+//! Two tasks. The *collector* groups batches by partition until a segment is full, or its linger is
+//! over, or putting one more object costs nothing; it then has the segment sealed and uploaded. The
+//! *committer* takes the segments in the order in which they were sealed (WRITE-1), waits for each
+//! upload, and proposes its commit; whoever waits hears what `apply` made of it. Data, then commit,
+//! then visible, then acknowledged: never another order.
+//!
+//! Uploads run in parallel, commits follow the order of sealing, so what one connection sent stays in
+//! its order. A segment that can't be uploaded fails its own batches, not the next ones; it may stand
+//! in the store all the same, and is then an orphan.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use odradek_protocol::id::{Offset, TopicPartition};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::command::{Incarnation, Rejection, Run};
+use crate::machine::Machine;
+use crate::object::{ObjectStore, Put};
+use crate::port::PortError;
+use crate::reader::Blocks;
+use crate::segment::SegmentId;
+use crate::segment::builder::{PendingBatch, SealedSegment, SegmentBuilder};
+
+mod collector;
+mod committer;
+
+/// How the writer behaves.
+#[derive(Clone, Debug)]
+pub struct WriterConfig {
+    /// A segment is sealed when it holds this many bytes of batches.
+    pub segment_bytes_max: usize,
+    /// A segment is sealed at the latest this long after its first batch came.
+    pub linger_max: Duration,
+    /// Puts a second that may be spent on sealing earlier than that; `None` where puts are free.
+    pub puts_per_second: Option<u32>,
+    /// How many segments may be sealed and not committed yet.
+    pub uploads_inflight_max: usize,
+    /// How many appends may wait to be collected.
+    pub queue_max: usize,
+    /// Level at which batches that came uncompressed are compressed, or none.
+    pub zstd_level: Option<i32>,
+    /// How often a put is tried, and how long each try may take.
+    pub put_attempts_max: u32,
+    /// See `put_attempts_max`.
+    pub put_attempt_max: Duration,
+    /// Runs of one segment are committed in pieces of this many bytes.
+    pub commit_bytes_max: usize,
+}
+
+impl Default for WriterConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: 8 * 1024 * 1024,
+            linger_max: Duration::from_millis(250),
+            puts_per_second: None,
+            uploads_inflight_max: 8,
+            queue_max: 1024,
+            zstd_level: Some(1),
+            put_attempts_max: 3,
+            put_attempt_max: Duration::from_secs(5),
+            commit_bytes_max: 96 * 1024,
+        }
+    }
+}
+
+/// A handle on the writer. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Request>,
+}
+
+enum Request {
+    Append(Waiter, Vec<(TopicPartition, PendingBatch)>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Somebody who waits for batches to be acknowledged.
+type Waiter = oneshot::Sender<Vec<Result<Appended, AppendError>>>;
+
+/// A batch that is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record; of the first time, if it was sent twice.
+    pub base_offset: Offset,
+    /// The oldest offset that can be read.
+    pub log_start: Offset,
+}
+
+/// A batch of which that can't be said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The state turned it away.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The store or the log failed; it is certainly not in the log.
+    #[error("not stored: {0}")]
+    NotStored(String),
+    /// It may be in the log, or may yet be.
+    #[error("outcome unknown")]
+    Unknown,
+    /// The broker is stopping.
+    #[error("stopping")]
+    Stopped,
+}
+
+/// Batches on their way: resolves to one answer each, in order.
+#[derive(Debug)]
+pub struct Appending {
+    reply: oneshot::Receiver<Vec<Result<Appended, AppendError>>>,
+    batches: usize,
+}
+
+impl Future for Appending {
+    type Output = Vec<Result<Appended, AppendError>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let batches = self.batches;
+        Pin::new(&mut self.reply)
+            .poll(cx)
+            .map(|reply| reply.unwrap_or_else(|_| vec![Err(AppendError::Unknown); batches]))
+    }
+}
+
+impl Writer {
+    /// Starts the two tasks.
+    pub fn start(
+        machine: Machine,
+        objects: Arc<dyn ObjectStore>,
+        blocks: Blocks,
+        config: WriterConfig,
+        seed: u64,
+    ) -> Self {
+        let (queue, requests) = mpsc::channel(config.queue_max);
+        let (sealed, uploads) = mpsc::channel(config.uploads_inflight_max);
+        // Another stream of numbers than the machine's, from the same seed.
+        let mut random = StdRng::seed_from_u64(seed ^ u64::from_be_bytes(*b"segments"));
+        let incarnation = Incarnation(random.next_u64());
+        let namer = Namer { machine: machine.clone(), incarnation, counter: 0 };
+        let uploading = Arc::new(Uploading::default());
+        let upload = Upload { objects, blocks, config: config.clone(), uploading };
+        let committer = committer::Committer::new(config.clone(), machine, uploads);
+        let committer = tokio::spawn(committer.run());
+        let collector =
+            collector::Collector::new(config, upload, namer, requests, sealed, committer);
+        tokio::spawn(collector.run());
+        Self { queue }
+    }
+
+    /// Queues batches. What is queued first is committed first.
+    ///
+    /// Waits while the queue is full, which is what slows a producer down that is too quick.
+    pub async fn append(
+        &self,
+        batches: Vec<(TopicPartition, PendingBatch)>,
+    ) -> Result<Appending, AppendError> {
+        let (reply, acknowledged) = oneshot::channel();
+        let count = batches.len();
+        let request = Request::Append(reply, batches);
+        self.queue.send(request).await.map_err(|_| AppendError::Stopped)?;
+        Ok(Appending { reply: acknowledged, batches: count })
+    }
+
+    /// Commits what was queued and takes no more.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.queue.send(Request::Stop(done)).await.is_ok() {
+            // An error means that the tasks are gone, which is what was asked for.
+            drop(stopped.await);
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// Gives segments their names.
+struct Namer {
+    machine: Machine,
+    incarnation: Incarnation,
+    counter: u64,
+}
+
+impl Namer {
+    fn next(&mut self) -> SegmentId {
+        self.counter += 1;
+        let began = self.machine.read(|state| state.applied());
+        SegmentId { began, incarnation: self.incarnation, counter: self.counter }
+    }
+}
+
+/// How many uploads are under way.
+#[derive(Debug, Default)]
+struct Uploading {
+    count: AtomicUsize,
+    done: Notify,
+}
+
+/// A segment on its way to the store, and who waits for it.
+struct Flush {
+    id: SegmentId,
+    builder: SegmentBuilder,
+    waiters: Vec<Waiting>,
+}
+
+/// A waiter, and where its batches went: the n-th batch of a partition in this segment.
+struct Waiting {
+    waiter: Waiter,
+    places: Vec<(TopicPartition, usize)>,
+}
+
+/// A segment that is in the store, or is not.
+struct Uploaded {
+    waiters: Vec<Waiting>,
+    result: Result<Stored, AppendError>,
+}
+
+/// What there is to commit.
+struct Stored {
+    id: SegmentId,
+    bytes: u64,
+    runs: Vec<Run>,
+}
+
+/// Seals and uploads segments.
+#[derive(Clone)]
+struct Upload {
+    objects: Arc<dyn ObjectStore>,
+    blocks: Blocks,
+    config: WriterConfig,
+    uploading: Arc<Uploading>,
+}
+
+impl Upload {
+    fn start(&self, flush: Flush) -> JoinHandle<Uploaded> {
+        let upload = self.clone();
+        self.uploading.count.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let uploaded = upload.run(flush).await;
+            upload.uploading.count.fetch_sub(1, Ordering::Relaxed);
+            upload.uploading.done.notify_one();
+            uploaded
+        })
+    }
+
+    async fn run(&self, flush: Flush) -> Uploaded {
+        let Flush { id, builder, waiters } = flush;
+        let level = self.config.zstd_level;
+        let sealed = off_the_workers(move || builder.seal(id, level)).await;
+        let result = self.put(&sealed).await.map(|()| self.stored(sealed));
+        Uploaded { waiters, result }
+    }
+
+    /// The content goes into the cache before the commit: it can be found there only through the
+    /// state, which does not know of it yet.
+    fn stored(&self, sealed: SealedSegment) -> Stored {
+        let SealedSegment { id, bytes, blocks } = sealed;
+        let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let mut runs = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            self.blocks.insert(id, block.run.position, block.content);
+            runs.push(block.run);
+        }
+        Stored { id, bytes, runs }
+    }
+
+    /// SUBTLE: the same bytes go to the same name on each try, and no one else has that name, so
+    /// `Exists` after an attempt without an answer is that attempt's success. `Exists` on the first
+    /// attempt is a name used twice: somebody runs with our random numbers, and nothing of theirs
+    /// may be committed as ours.
+    async fn put(&self, sealed: &SealedSegment) -> Result<(), AppendError> {
+        let key = sealed.id.key();
+        let mut unanswered = false;
+        let mut failure = String::new();
+        for _ in 0..self.config.put_attempts_max {
+            let attempt = self.objects.put_if_absent(&key, sealed.bytes.clone());
+            match timeout(self.config.put_attempt_max, attempt).await {
+                Ok(Ok(Put::Created)) => return Ok(()),
+                Ok(Ok(Put::Exists)) if unanswered => return Ok(()),
+                Ok(Ok(Put::Exists)) => {
+                    tracing::error!(%key, "a segment's name is taken: is this machine a clone?");
+                    return Err(AppendError::NotStored("segment name taken".to_owned()));
+                }
+                Ok(Err(error @ PortError::Determinate(_))) => {
+                    tracing::warn!(%key, %error, "segment not stored");
+                    return Err(AppendError::NotStored(error.to_string()));
+                }
+                Ok(Err(error)) => failure = error.to_string(),
+                Err(_) => failure = "the object store takes too long".to_owned(),
+            }
+            unanswered = true;
+            tracing::warn!(%key, failure, "segment upload unanswered");
+        }
+        Err(AppendError::NotStored(failure))
+    }
+}
+
+/// Runs what takes milliseconds of computing away from the tasks that serve clients. A runtime with
+/// one thread (a simulation) has no elsewhere.
+async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if flavor == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,147 @@
+//! The task that commits segments in the order in which they were sealed.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::id::TopicPartition;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::{AppendError, Appended, Stored, Uploaded, Waiting, WriterConfig};
+use crate::command::{BatchOutcome, Command, Outcome, Run, RunOutcome};
+use crate::machine::{Machine, ProposeError, Proposed};
+
+/// What one batch came to.
+type Answer = Result<Appended, AppendError>;
+
+pub(super) struct Committer {
+    config: WriterConfig,
+    machine: Machine,
+    uploads: mpsc::Receiver<JoinHandle<Uploaded>>,
+    /// Commits that are proposed and not answered yet.
+    proposed: JoinSet<()>,
+}
+
+/// A part of a segment's runs, proposed.
+struct Part {
+    runs: Vec<(TopicPartition, usize)>,
+    proposed: Result<Proposed, ProposeError>,
+}
+
+impl Committer {
+    pub(super) fn new(
+        config: WriterConfig,
+        machine: Machine,
+        uploads: mpsc::Receiver<JoinHandle<Uploaded>>,
+    ) -> Self {
+        Self { config, machine, uploads, proposed: JoinSet::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(upload) = self.uploads.recv().await {
+            // An upload that panicked took its waiters with it; they hear "unknown".
+            let Ok(Uploaded { waiters, result }) = upload.await else { continue };
+            match result {
+                Ok(stored) => self.propose(stored, waiters).await,
+                Err(error) => {
+                    waiters.into_iter().for_each(|it| it.answer(&mut |_, _| Err(error.clone())));
+                }
+            }
+            while self.proposed.try_join_next().is_some() {}
+        }
+        while self.proposed.join_next().await.is_some() {}
+    }
+
+    /// Queues the commit, in pieces if it is long; the answer is awaited aside, so that the next
+    /// segment's commit can gather behind this one in the same entry.
+    async fn propose(&mut self, stored: Stored, waiters: Vec<Waiting>) {
+        let Stored { id, bytes, runs } = stored;
+        let mut parts = Vec::new();
+        for runs in split(runs, self.config.commit_bytes_max) {
+            let places = runs.iter().map(|run| (run.partition, run.batches.len())).collect();
+            let commit = Command::CommitSegment { segment: id, bytes, runs };
+            parts.push(Part { runs: places, proposed: self.machine.submit(commit).await });
+        }
+        self.proposed.spawn(async move {
+            let mut answers: BTreeMap<TopicPartition, Vec<Answer>> = BTreeMap::new();
+            for part in parts {
+                let outcome = match part.proposed {
+                    Ok(proposed) => proposed.await,
+                    Err(error) => Err(error),
+                };
+                collect(&mut answers, part.runs, outcome);
+            }
+            let mut answer = |partition, place: usize| {
+                let answers = answers.get(&partition).and_then(|answers| answers.get(place));
+                answers.cloned().unwrap_or(Err(AppendError::Unknown))
+            };
+            waiters.into_iter().for_each(|waiting| waiting.answer(&mut answer));
+        });
+    }
+}
+
+impl Waiting {
+    fn answer(self, answer: &mut dyn FnMut(TopicPartition, usize) -> Answer) {
+        let Self { waiter, places } = self;
+        let answers = places.into_iter().map(|(partition, place)| answer(partition, place));
+        // A waiter that has given up is no loss: its batches stay committed.
+        drop(waiter.send(answers.collect()));
+    }
+}
+
+/// Cuts runs into pieces of about `bytes_max` each in an entry. A run is never cut: its block is one.
+fn split(runs: Vec<Run>, bytes_max: usize) -> Vec<Vec<Run>> {
+    let mut parts: Vec<Vec<Run>> = Vec::new();
+    let mut bytes = 0;
+    for run in runs {
+        let run_bytes = run.encoded_bytes();
+        bytes += run_bytes;
+        match parts.last_mut() {
+            Some(part) if bytes <= bytes_max => part.push(run),
+            _ => {
+                bytes = run_bytes;
+                parts.push(vec![run]);
+            }
+        }
+    }
+    parts
+}
+
+fn collect(
+    answers: &mut BTreeMap<TopicPartition, Vec<Answer>>,
+    runs: Vec<(TopicPartition, usize)>,
+    outcome: Result<Outcome, ProposeError>,
+) {
+    let error = match outcome {
+        Ok(Outcome::SegmentCommitted(outcomes)) => {
+            for ((partition, batches), outcome) in runs.into_iter().zip(outcomes) {
+                answers.entry(partition).or_default().extend(judged(outcome, batches));
+            }
+            return;
+        }
+        Ok(Outcome::Rejected(rejection)) => AppendError::Rejected(rejection),
+        Ok(_) | Err(ProposeError::Unknown) => AppendError::Unknown,
+        Err(ProposeError::NotAppended(cause)) => AppendError::NotStored(cause),
+        Err(ProposeError::Stopped) => AppendError::Stopped,
+    };
+    for (partition, batches) in runs {
+        let failed = std::iter::repeat_n(Err(error.clone()), batches);
+        answers.entry(partition).or_default().extend(failed);
+    }
+}
+
+fn judged(outcome: RunOutcome, batches: usize) -> Vec<Answer> {
+    match outcome {
+        RunOutcome::Judged { batches, log_start } => batches
+            .into_iter()
+            .map(|batch| match batch {
+                BatchOutcome::Appended(base_offset) | BatchOutcome::Duplicate(base_offset) => {
+                    Ok(Appended { base_offset, log_start })
+                }
+                BatchOutcome::Rejected(rejection) => Err(AppendError::Rejected(rejection)),
+            })
+            .collect(),
+        RunOutcome::Rejected(rejection) => {
+            vec![Err(AppendError::Rejected(rejection)); batches]
+        }
+    }
+}

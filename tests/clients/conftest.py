@@ -1,0 +1,97 @@
+"""Suites with the clients people use, unmodified, against a real broker process.
+
+    ODRADEK_BIN=target/release/odradek pytest tests/clients       # what tests/run does
+    SERVER=kafka pytest tests/clients                             # the same suites against Apache Kafka
+
+The second form is how a suite proves that it asks for Kafka's behaviour and not for ours. Most tests
+share one broker and take a topic of their own; those that kill it or need other flags start one with
+`start_broker`. Consumer groups are not here yet: everything uses assign().
+"""
+
+import itertools
+import os
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from servers import ApacheKafka, Odradek
+
+AGAINST_KAFKA = os.environ.get("SERVER", "odradek") == "kafka"
+names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def start_broker(tmp_path_factory):
+    """Starts a broker, with further flags if given; killed at the end of the session if still there."""
+    started = []
+
+    def start(*flags, port=None):
+        directory = tmp_path_factory.mktemp("broker")
+        server = ApacheKafka(directory, port) if AGAINST_KAFKA else Odradek(directory, *flags, port=port)
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_broker(start_broker):
+    return start_broker()
+
+
+@pytest.fixture
+def broker(shared_broker):
+    """The broker that most tests share, checked to be alive before and after each."""
+    shared_broker.check_alive()
+    yield shared_broker
+    shared_broker.check_alive()
+
+
+@pytest.fixture
+def bootstrap(broker):
+    return broker.bootstrap
+
+
+@pytest.fixture
+def admin(bootstrap):
+    return AdminClient({"bootstrap.servers": bootstrap})
+
+
+@pytest.fixture
+def new_name(request):
+    """Makes topic names that say which test they belong to."""
+    return lambda: f"{request.node.originalname[5:60]}-{next(names)}"
+
+
+@pytest.fixture
+def new_topic(admin, new_name):
+    """Creates a topic and returns its name; `_` in a setting's name stands for `.`."""
+
+    def create(partitions=1, **settings):
+        name = new_name()
+        config = {key.replace("_", "."): str(value) for key, value in settings.items()}
+        create_topic(admin, name, partitions, config)
+        return name
+
+    return create
+
+
+@pytest.fixture
+def topic(new_topic):
+    return new_topic()
+
+
+def create_topic(admin, name, partitions=1, config=None):
+    admin.create_topics([NewTopic(name, partitions, 1, config=config or {})])[name].result(30)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds the end of the broker's log to the report of a failed test."""
+    report = yield
+    broker = item.funcargs.get("shared_broker") if hasattr(item, "funcargs") else None
+    if report.failed and broker:
+        report.sections.append((f"end of {broker.log}", broker.log_tail()))
+    return report

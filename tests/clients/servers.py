@@ -1,0 +1,131 @@
+"""The brokers that the suites run against: Odradek, and Apache Kafka to check the suites themselves.
+
+A server listens on a port of its own on 127.0.0.1, keeps its data in a directory of its own, and can
+be killed and started again on both."""
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import wire
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KAFKA_LIBS = Path(os.environ.get("KAFKA_LIBS", REPOSITORY / ".tools/kafka"))
+ODRADEK_BIN = Path(os.environ.get("ODRADEK_BIN", REPOSITORY / "target/release/odradek"))
+START_TIMEOUT = 60  # seconds; a bound for broken starts, not an expectation
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One broker process. Subclasses say how it is started."""
+
+    def __init__(self, directory, port=None):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = port or free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.log = self.directory / "broker.log"
+        self.process = None
+
+    def command(self):
+        raise NotImplementedError
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.directory)
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            self.check_alive()
+            try:
+                wire.api_versions(self.bootstrap, timeout=2)
+                return self
+            except OSError:
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise RuntimeError(f"the broker does not answer:\n{self.log_tail()}") from None
+                time.sleep(0.05)
+
+    def check_alive(self):
+        """Raises with the end of the log when the process is gone."""
+        code = self.process.poll()
+        if code is not None:
+            raise RuntimeError(f"the broker ended with {code}:\n{self.log_tail()}")
+
+    def kill(self):
+        """kill -9."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self):
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def log_tail(self, lines=40):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Odradek(Server):
+    def __init__(self, directory, *flags, port=None):
+        super().__init__(directory, port)
+        self.flags = flags
+
+    def command(self):
+        data = self.directory / "data"
+        return [ODRADEK_BIN, "--listen", self.bootstrap, "--data", data, *self.flags]
+
+
+class ApacheKafka(Server):
+    """A single KRaft node."""
+
+    def command(self):
+        return java("kafka.Kafka", self.properties(), heap="1g")
+
+    def properties(self):
+        path = self.directory / "server.properties"
+        if path.exists():
+            return path
+        controller = free_port()
+        path.write_text(
+            f"""
+            process.roles=broker,controller
+            node.id=1
+            controller.quorum.voters=1@127.0.0.1:{controller}
+            listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}
+            advertised.listeners=PLAINTEXT://{self.bootstrap}
+            controller.listener.names=CONTROLLER
+            log.dirs={self.directory / "data"}
+            offsets.topic.replication.factor=1
+            transaction.state.log.replication.factor=1
+            transaction.state.log.min.isr=1
+            broker.heartbeat.interval.ms=200
+            broker.session.timeout.ms=1000
+            group.initial.rebalance.delay.ms=0
+            """
+        )
+        format_storage = ["format", "--cluster-id", "abcdefghijklmnopqrstuv", "--config", path]
+        subprocess.run(java("kafka.tools.StorageTool", *format_storage), check=True, capture_output=True)
+        return path
+
+
+def java(main_class, *arguments, heap="256m"):
+    """The command line of one of Kafka's programs, set up for a quick start."""
+    return [
+        "java",
+        f"-Xmx{heap}",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+        f"{KAFKA_LIBS}/*",
+        main_class,
+        *map(str, arguments),
+    ]
