@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod command;
+mod disk;
 pub mod engine;
 pub mod envelope;
 #[cfg(test)]

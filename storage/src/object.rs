@@ -13,6 +13,10 @@ use bytes::Bytes;
 pub use crate::key::{InvalidKey, ObjectKey};
 use crate::port::PortError;
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(any(test, feature = "test-util"))]
+pub mod faulty;
 pub mod file;
 pub mod memory;
 

@@ -1,1 +1,19 @@
-//! What we promise.
+//! What we promise: the harness.
+//!
+//! A scenario starts a [`cluster::Cluster`] of brokers in this process, talks to it through real sockets
+//! with a [`client::Client`], and says what must come back:
+//!
+//! ```no_run
+//! # async fn scenario() {
+//! use odradek_tests::{client::Client, cluster::Cluster};
+//! let cluster = Cluster::in_memory(2).await;
+//! let mut client = Client::connect(cluster.address(0)).await;
+//! client.create_topic("orders", 3).await;
+//! # }
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
+
+pub mod batches;
+pub mod client;
+pub mod cluster;

@@ -1,54 +1,67 @@
 //! A log in files: the embedded log of a broker that is alone.
 //!
-//! Chunks of a fixed size hold records one after the other; a chunk is written full of zeros and synced
+//! Chunks of a fixed size hold records one after the other. A chunk is written full of zeros and synced
 //! before it is used, so that a full disk shows when a chunk is made and not when an entry is
-//! committed. An append is one positioned write and one sync.
+//! committed. An append is one positioned write and one sync; nobody sees the entry before.
 //!
 //! ```text
 //! DIR/lock                          held while the log is open
 //! DIR/floor                         the trim floor, raised before anything is deleted
 //! DIR/00000000000000000001.log      chunk, named by its first entry
 //!
-//! record  | "ODRW" | 0 u32 | lsn u64 | length u32 | crc32c of the payload u32
-//!         | crc32c of the 24 bytes before u32 | payload, padded with zeros to 8 bytes |
+//! record  | "ODRW" | version u16 | kind u16 | lsn u64 | length u32 | crc32c of the body u32
+//!         | crc32c of the 24 bytes before u32 | body: the entry, padded to 8 bytes, masked |
 //! ```
+//!
+//! The last record of a full chunk is a seal, which says that there is another chunk.
 //!
 //! What stands behind the last good record decides whether the log opens:
 //!
 //! - zeros: nothing was written there.
-//! - a good record with a later number behind a bad one: the bad one was acknowledged. The log is
-//!   damaged and does not open.
-//! - a bad record that reached the disk only in part: at least one whole 512-byte sector of it is
-//!   zeros, or it ends with the file. Its append was never acknowledged, because the sync had not
-//!   returned. It is cleared.
+//! - a bad record with a good one of a later number behind it: the bad one was acknowledged, because
+//!   appends wait for each other. The log is damaged and does not open.
+//! - a bad record that reached the disk only in part: a sector of it (512 bytes, or the part of the
+//!   record in it) is all zeros, or the file ends before it does. Its append was never acknowledged,
+//!   because the sync had not returned. It is cleared, and its slot is free.
 //! - any other bad record: all of it was written, and some of it has changed since. It may have been
 //!   acknowledged, so the log does not open. Losing it silently would be worse than refusing.
 //!
+//! The body is masked so that the third rule can't mistake an entry full of zeros for a torn one.
+//!
+//! A gap, a missing chunk or a wrong checksum of the floor keep the log closed as well.
+//!
 //! A write or a sync that fails leaves the log *broken* until it is opened again: after a failed sync
-//! the page cache shows what the disk does not have.
+//! the page cache shows what the disk does not have, and asking again would be answered with success.
+//! Opening writes the last record once more, for the same reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Append, ENTRY_BYTES_MAX, LogRead, Lsn, MetadataLog, Slot};
+use crate::disk::{Disk, RealDisk};
 use crate::port::PortError;
 
+mod chunk;
+mod floor;
 mod record;
 mod recovery;
 
-use record::{HEADER_BYTES, header, padded};
+use chunk::{Chunk, offset};
+use record::{Header, Kind};
 
 /// Size of a chunk, in bytes, unless told otherwise.
 pub const CHUNK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most bytes of entries in the answer to one read, unless the first entry alone is longer.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Why a log does not open.
 #[derive(Debug, thiserror::Error)]
@@ -78,32 +91,10 @@ pub enum OpenError {
     },
 }
 
-/// What the log asks of the disk, so that a test can make it fail.
-pub trait Disk: fmt::Debug + Send + Sync {
-    /// Writes all of `bytes` at `at`.
-    fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// Makes what was written durable.
-    fn sync(&self, file: &File) -> io::Result<()>;
-}
-
-/// The disk there is.
-#[derive(Debug)]
-pub struct RealDisk;
-
-impl Disk for RealDisk {
-    fn write_all_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-        file.write_all_at(bytes, at)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
-    }
-}
-
-/// An open log. Clones share it.
-#[derive(Clone, Debug)]
+/// An open log. Clones share it; the last one to go unlocks the folder.
+#[derive(Clone)]
 pub struct FileLog {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -112,8 +103,16 @@ struct Inner {
     chunk_bytes: u64,
     disk: Box<dyn Disk>,
     /// Held, and let go when the log is dropped.
-    _lock: File,
-    chunks: BTreeMap<Lsn, Chunk>,
+    _lock: fs::File,
+    /// Held through an append or a trim. Poisoned, it stands for a write that nobody finished.
+    turn: Mutex<()>,
+    /// Held for moments, so that readers need not wait for the disk of a writer.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    chunks: BTreeMap<Lsn, Arc<Chunk>>,
     index: BTreeMap<Lsn, Place>,
     floor: Lsn,
     tail: Lsn,
@@ -122,199 +121,214 @@ struct Inner {
     broken: Option<String>,
 }
 
-#[derive(Debug)]
-struct Chunk {
-    file: File,
-    path: PathBuf,
-    bytes: u64,
-}
-
-/// Where the payload of an entry is.
+/// Where the record of an entry is.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     chunk: Lsn,
     at: u64,
-    length: u32,
-    crc: u32,
+    header: Header,
 }
 
 impl FileLog {
-    /// Opens the log in `folder`, making it if there is none.
+    /// Opens the log in `folder`, making it if there is none. Reads every byte of it.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         Self::open_with(folder, CHUNK_BYTES, Box::new(RealDisk))
     }
 
-    /// Opens the log with chunks of another size, or another disk.
-    pub fn open_with(
+    /// Opens the log with chunks of another size from now on. A chunk is never too small for the
+    /// first entry in it.
+    pub fn open_with_chunks(folder: &Path, chunk_bytes: u64) -> Result<Self, OpenError> {
+        Self::open_with(folder, chunk_bytes, Box::new(RealDisk))
+    }
+
+    pub(crate) fn open_with(
         folder: &Path,
         chunk_bytes: u64,
         disk: Box<dyn Disk>,
     ) -> Result<Self, OpenError> {
-        let inner = Inner::open(folder, chunk_bytes, disk)?;
-        Ok(Self { inner: Arc::new(Mutex::new(inner)) })
+        Ok(Self { inner: Arc::new(Inner::open(folder, chunk_bytes, disk)?) })
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Inner) -> Result<T, PortError> + Send + 'static,
+        work: impl FnOnce(&Inner) -> Result<T, PortError> + Send + 'static,
     ) -> Result<T, PortError> {
         let inner = Arc::clone(&self.inner);
-        let work = move || work(&mut inner.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(work).await.map_err(PortError::broken)?
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(PortError::indeterminate)?
     }
 }
 
 impl Inner {
-    fn append(&mut self, at: Lsn, bytes: &Bytes) -> Result<Append, PortError> {
-        self.check()?;
-        if bytes.len() > ENTRY_BYTES_MAX {
-            return Err(PortError::determinate(format!("entry of {} bytes", bytes.len())));
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self) -> Result<MutexGuard<'_, ()>, PortError> {
+        let cause = "an earlier call did not come to its end; restart to find out what is on disk";
+        self.turn.lock().map_err(|_| PortError::broken(cause))
+    }
+
+    /// Fences the log: from now on every call gives this answer.
+    fn fence(&self, path: &Path, error: &io::Error) -> PortError {
+        let cause = format!("{}: {error}; restart to find out what is on disk", path.display());
+        self.state().broken = Some(cause.clone());
+        PortError::broken(cause)
+    }
+
+    fn append(&self, at: Lsn, entry: &Bytes) -> Result<Append, PortError> {
+        let _turn = self.turn()?;
+        let (tail, floor) = self.state().check().map(|state| (state.tail, state.floor))?;
+        if entry.len() > ENTRY_BYTES_MAX {
+            let cause = format!("entry of {} bytes, above {ENTRY_BYTES_MAX}", entry.len());
+            return Err(PortError::determinate(cause));
         }
-        if at < self.floor {
+        if at < floor {
             return Ok(Append::Trimmed);
         }
-        if at < self.tail {
-            return self.payload(at).map(Append::Taken);
+        if at < tail {
+            return self.entry(at).map(Append::Taken);
         }
-        if at > self.tail {
-            return Err(PortError::determinate(format!(
-                "{at} would leave a hole at {}",
-                self.tail
-            )));
+        if at > tail {
+            return Err(PortError::determinate(format!("{at} would leave a hole at {tail}")));
         }
-        let length = u32::try_from(bytes.len()).map_err(PortError::determinate)?;
-        let record_bytes = padded(HEADER_BYTES + u64::from(length));
-        self.make_room(at, record_bytes).map_err(PortError::determinate)?;
-        let crc = crc32c::crc32c(bytes);
-        let mut record = Vec::with_capacity(usize::try_from(record_bytes).unwrap_or(0));
-        record.extend_from_slice(&header(at, length, crc));
-        record.extend_from_slice(bytes);
-        record.resize(usize::try_from(record_bytes).unwrap_or(0), 0);
-        let (name, chunk) =
-            self.chunks.last_key_value().ok_or_else(|| PortError::broken("no chunk"))?;
-        let place = Place { chunk: *name, at: self.end + HEADER_BYTES, length, crc };
-        let written = self.disk.write_all_at(&chunk.file, &record, self.end);
-        if let Err(error) = written.and_then(|()| self.disk.sync(&chunk.file)) {
-            let cause =
-                format!("{}: {error}; restart to find out what is on disk", chunk.path.display());
-            self.broken = Some(cause.clone());
-            return Err(PortError::broken(cause));
-        }
-        self.index.insert(at, place);
-        self.tail = at.next();
-        self.end += record_bytes;
+        self.make_room(at, entry.len())?;
+        let record = record::encode(Kind::Entry, at, entry);
+        let header = record::parse(&record).expect("a record begins with its header");
+        let (name, chunk, end) = self.last_chunk();
+        self.write(&chunk, &record, end)?;
+        let mut state = self.state();
+        state.index.insert(at, Place { chunk: name, at: end, header });
+        state.tail = at.next();
+        state.end = end + offset(record.len());
         Ok(Append::Committed)
     }
 
-    fn check(&self) -> Result<(), PortError> {
-        match &self.broken {
-            Some(cause) => Err(PortError::broken(cause.clone())),
-            None => Ok(()),
-        }
+    fn last_chunk(&self) -> (Lsn, Arc<Chunk>, u64) {
+        let state = self.state();
+        let (name, chunk) = state.chunks.last_key_value().expect("a log has a chunk");
+        (*name, Arc::clone(chunk), state.end)
     }
 
-    /// Makes sure that the last chunk has room, or begins another.
-    fn make_room(&mut self, at: Lsn, record_bytes: u64) -> io::Result<()> {
-        let room = self.chunks.last_key_value().map_or(0, |(_, chunk)| chunk.bytes - self.end);
-        if room >= record_bytes {
+    fn write(&self, chunk: &Chunk, record: &[u8], at: u64) -> Result<(), PortError> {
+        let written = self.disk.write(&chunk.file, record, at);
+        let synced = written.and_then(|()| self.disk.sync(&chunk.file));
+        synced.map_err(|error| self.fence(&chunk.path, &error))
+    }
+
+    /// Makes sure that the last chunk has room for an entry and for a seal behind it, or begins
+    /// another.
+    fn make_room(&self, at: Lsn, length: usize) -> Result<(), PortError> {
+        let (name, chunk, end) = self.last_chunk();
+        let room = chunk.bytes.saturating_sub(end);
+        let needed = chunk::bytes_min(length);
+        if room >= needed {
             return Ok(());
         }
-        let bytes = self.chunk_bytes.max(record_bytes);
-        let path = self.folder.join(format!("{:020}.log", at.get()));
-        match create_zeroed(&path, bytes) {
-            Ok(file) => {
-                sync_folder(&self.folder)?;
-                self.chunks.insert(at, Chunk { file, path, bytes });
-                self.end = 0;
-                Ok(())
-            }
-            Err(error) => {
-                // It holds nothing; should it stay, it is an empty chunk.
-                drop(fs::remove_file(&path));
-                Err(error)
-            }
+        let made = Chunk::create(&*self.disk, &self.folder, at, self.chunk_bytes.max(needed));
+        let next = made
+            .map_err(|error| self.fence(&self.folder, &error))?
+            .map_err(PortError::determinate)?;
+        // A chunk without an entry is too small for this one, and has just been replaced. One that
+        // was cut off may have no room for its seal.
+        let seal = record::encode(Kind::Seal, at, &[]);
+        if name != at && room >= offset(seal.len()) {
+            self.write(&chunk, &seal, end)?;
         }
+        let mut state = self.state();
+        state.chunks.insert(at, Arc::new(next));
+        state.end = 0;
+        Ok(())
     }
 
-    fn payload(&self, lsn: Lsn) -> Result<Bytes, PortError> {
-        let found =
-            self.index.get(&lsn).and_then(|place| Some((place, self.chunks.get(&place.chunk)?)));
+    fn entry(&self, lsn: Lsn) -> Result<Bytes, PortError> {
+        let found = self.state().find(lsn);
         let (place, chunk) =
             found.ok_or_else(|| PortError::broken(format!("entry {lsn} is not in the index")))?;
-        let mut bytes = vec![0; usize::try_from(place.length).unwrap_or(0)];
-        chunk.file.read_exact_at(&mut bytes, place.at).map_err(PortError::indeterminate)?;
-        if crc32c::crc32c(&bytes) != place.crc {
-            let what = format!("entry {lsn} at byte {} of {}", place.at, chunk.path.display());
-            return Err(PortError::broken(format!("{what} has changed since it was written")));
-        }
-        Ok(bytes.into())
+        read_entry(&place, &chunk)
     }
 
     fn read(&self, from: Lsn, limit: NonZeroUsize) -> Result<LogRead, PortError> {
-        self.check()?;
-        if from < self.floor {
-            return Ok(LogRead::Trimmed(self.floor));
-        }
-        let lsns = self.index.range(from..).take(limit.get()).map(|(lsn, _)| *lsn);
-        let slots = lsns.map(|lsn| self.payload(lsn).map(|bytes| Slot { lsn, bytes }));
-        slots.collect::<Result<_, _>>().map(LogRead::Entries)
-    }
-
-    fn trim(&mut self, before: Lsn) -> Result<(), PortError> {
-        self.check()?;
-        if before > self.tail {
-            return Err(PortError::determinate(format!("{before} is past the tail {}", self.tail)));
-        }
-        if before <= self.floor {
-            return Ok(());
-        }
-        recovery::write_floor(&self.folder, before).map_err(PortError::indeterminate)?;
-        self.floor = before;
-        self.index = self.index.split_off(&before);
-        // A chunk goes if the next one begins at or below the floor. The last one stays.
-        let names: Vec<Lsn> = self.chunks.keys().copied().collect();
-        let gone = names.windows(2).filter(|pair| pair[1] <= before).map(|pair| pair[0]);
-        for name in gone {
-            if let Some(chunk) = self.chunks.remove(&name) {
-                fs::remove_file(&chunk.path).map_err(PortError::indeterminate)?;
+        let places = {
+            let state = self.state();
+            state.check()?;
+            if from < state.floor {
+                return Ok(LogRead::Trimmed(state.floor));
             }
+            state.places(from, limit)
+        };
+        let slot = |(place, chunk): &(Place, Arc<Chunk>)| {
+            read_entry(place, chunk).map(|bytes| Slot { lsn: place.header.lsn, bytes })
+        };
+        places.iter().map(slot).collect::<Result<_, _>>().map(LogRead::Entries)
+    }
+
+    fn trim(&self, before: Lsn) -> Result<(), PortError> {
+        let _turn = self.turn()?;
+        let (tail, floor) = self.state().check().map(|state| (state.tail, state.floor))?;
+        if before > tail {
+            return Err(PortError::determinate(format!("{before} is past the tail {tail}")));
         }
-        sync_folder(&self.folder).map_err(PortError::indeterminate)
+        if before > floor {
+            floor::write(&*self.disk, &self.folder, before)
+                .map_err(|error| self.fence(&self.folder, &error))?;
+        }
+        let gone = self.state().raise_floor(before.max(floor));
+        for chunk in &gone {
+            // What stays is removed when the log is opened.
+            fs::remove_file(&chunk.path).map_err(PortError::indeterminate)?;
+        }
+        Ok(())
     }
 }
 
-/// A file of zeros that are really there: blocks allocated, and synced.
-fn create_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
-    static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-    let mut left = bytes;
-    while left > 0 {
-        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE.len());
-        file.write_all(&PIECE[..piece])?;
-        left -= u64::try_from(piece).unwrap_or(left);
+impl State {
+    fn check(&self) -> Result<&Self, PortError> {
+        match &self.broken {
+            Some(cause) => Err(PortError::broken(cause.clone())),
+            None => Ok(self),
+        }
     }
-    file.sync_all()?;
-    Ok(file)
-}
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
+    fn find(&self, lsn: Lsn) -> Option<(Place, Arc<Chunk>)> {
+        let place = self.index.get(&lsn)?;
+        Some((*place, Arc::clone(self.chunks.get(&place.chunk)?)))
+    }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
-    let io_error = |cause| OpenError::Io { path: path.clone(), cause };
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(io_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(folder.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(io_error(cause)),
+    fn places(&self, from: Lsn, limit: NonZeroUsize) -> Vec<(Place, Arc<Chunk>)> {
+        let mut bytes = 0;
+        let fits = |lsn: &Lsn| {
+            let length = self.index.get(lsn).map_or(0, |place| place.header.record_bytes());
+            bytes += length;
+            bytes <= READ_BYTES_MAX.max(length)
+        };
+        let lsns = self.index.range(from..).map(|(lsn, _)| *lsn);
+        lsns.take(limit.get()).take_while(fits).map_while(|lsn| self.find(lsn)).collect()
+    }
+
+    /// Forgets what is below the floor, and gives the chunks that hold nothing else. The last one
+    /// stays: it says where the log goes on.
+    fn raise_floor(&mut self, floor: Lsn) -> Vec<Arc<Chunk>> {
+        self.floor = floor;
+        self.index = self.index.split_off(&floor);
+        let first = self.chunks.range(..=floor).next_back().map_or(floor, |(name, _)| *name);
+        let live = self.chunks.split_off(&first);
+        std::mem::replace(&mut self.chunks, live).into_values().collect()
     }
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound
+fn read_entry(place: &Place, chunk: &Chunk) -> Result<Bytes, PortError> {
+    let found = chunk.entry(place.at, &place.header).map_err(PortError::indeterminate)?;
+    let entry = found.ok_or_else(|| {
+        let (lsn, at, path) = (place.header.lsn, place.at, chunk.path.display());
+        PortError::broken(format!("entry {lsn} at byte {at} of {path} has changed on disk"))
+    })?;
+    Ok(entry.into())
+}
+
+impl fmt::Debug for FileLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileLog").field("folder", &self.inner.folder).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -328,7 +342,7 @@ impl MetadataLog for FileLog {
     }
 
     async fn tail(&self) -> Result<Lsn, PortError> {
-        self.blocking(|log| log.check().map(|()| log.tail)).await
+        self.inner.state().check().map(|state| state.tail)
     }
 
     async fn trim(&self, before: Lsn) -> Result<(), PortError> {

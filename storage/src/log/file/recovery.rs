@@ -1,26 +1,27 @@
 //! Opening a log: reading all that is there, and telling torn writes from damage.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use super::record::{self, HEADER_BYTES, padded};
-use super::{
-    BTreeMap, Chunk, Disk, ENTRY_BYTES_MAX, Inner, Lsn, OpenError, Place, io, is_missing, lock,
-    sync_folder,
-};
-
-/// What a disk writes as a whole or not at all.
-const SECTOR_BYTES: usize = 512;
+use super::chunk::{self, Chunk, offset};
+use super::record::{self, ALIGNMENT, HEADER_BYTES, Header, Kind};
+use super::{Disk, Inner, Lsn, OpenError, Place, State, floor};
+use crate::disk::make_folder;
 
 /// What a chunk holds.
+#[derive(Debug)]
 struct Scanned {
-    places: Vec<(Lsn, Place)>,
+    /// The records, and where they are.
+    entries: Vec<(Header, usize)>,
     /// Where the next record goes.
-    end: u64,
-    /// Bytes of a torn record, to be cleared.
-    torn: u64,
+    end: usize,
+    /// The first lsn of the next chunk, if this one says that there is one.
+    sealed: bool,
+    /// How many bytes of a torn record begin at the end.
+    torn: usize,
 }
 
 impl Inner {
@@ -30,14 +31,19 @@ impl Inner {
         disk: Box<dyn Disk>,
     ) -> Result<Self, OpenError> {
         let io_error = |cause| OpenError::Io { path: folder.to_owned(), cause };
-        fs::create_dir_all(folder).map_err(io_error)?;
+        make_folder(&*disk, folder).map_err(io_error)?;
         let lock = lock(folder)?;
-        let floor = read_floor(folder)?;
-        let mut log = Self {
-            folder: folder.to_owned(),
-            chunk_bytes,
-            disk,
-            _lock: lock,
+        let names = chunk::names(folder).map_err(io_error)?;
+        let floor = match floor::read(folder)? {
+            Some(floor) => floor,
+            None => begin(&*disk, folder, &names, chunk_bytes)?,
+        };
+        let names = chunk::names(folder).map_err(io_error)?;
+        let names = forget_trimmed(&*disk, folder, names, floor).map_err(io_error)?;
+        if names.first().is_none_or(|first| *first > floor) {
+            return Err(damaged(folder, 0, format!("the chunk with entry {floor} is missing")));
+        }
+        let mut state = State {
             chunks: BTreeMap::new(),
             index: BTreeMap::new(),
             floor,
@@ -45,141 +51,173 @@ impl Inner {
             end: 0,
             broken: None,
         };
-        let names = chunk_names(folder).map_err(io_error)?;
         for (at, name) in names.iter().enumerate() {
-            log.open_chunk(*name, at + 1 == names.len())?;
+            open_chunk(&mut state, &*disk, folder, *name, at + 1 == names.len())?;
         }
-        log.index = log.index.split_off(&floor);
-        if let Some((first, _)) = log.index.first_key_value()
-            && *first != floor
-        {
-            return Err(damaged(folder, 0, format!("entries from {floor} on are missing")));
+        if state.tail < floor {
+            let what = format!("entries {} to {} are missing", state.tail, floor.prev());
+            return Err(damaged(folder, 0, what));
         }
-        if log.tail < floor {
-            return Err(damaged(folder, 0, format!("entries before {floor} are missing")));
-        }
-        sync_folder(folder).map_err(io_error)?;
-        Ok(log)
+        state.index = state.index.split_off(&floor);
+        Ok(Self {
+            folder: folder.to_owned(),
+            chunk_bytes,
+            disk,
+            _lock: lock,
+            turn: Mutex::default(),
+            state: Mutex::new(state),
+        })
     }
+}
 
-    fn open_chunk(&mut self, name: Lsn, is_last: bool) -> Result<(), OpenError> {
-        let path = self.folder.join(format!("{:020}.log", name.get()));
-        let io_error = |cause| OpenError::Io { path: path.clone(), cause };
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error)?;
-        let contents = fs::read(&path).map_err(io_error)?;
-        if !self.chunks.is_empty() && name != self.tail {
-            return Err(damaged(&path, 0, format!("entry {} is missing before it", self.tail)));
-        }
-        let scanned = scan(name, &contents).map_err(|(at, what)| damaged(&path, at, what))?;
-        if scanned.torn > 0 {
-            if !is_last {
-                return Err(damaged(&path, scanned.end, "a record is torn before the end".into()));
-            }
-            tracing::warn!(path = %path.display(), at = scanned.end, "clearing a torn record");
-            clear(&file, scanned.end, scanned.torn).map_err(io_error)?;
-        }
-        self.tail = scanned.places.last().map_or(name, |(lsn, _)| lsn.next());
-        self.end = scanned.end;
-        self.index.extend(scanned.places);
-        let bytes = u64::try_from(contents.len()).unwrap_or(u64::MAX);
-        self.chunks.insert(name, Chunk { file, path, bytes });
-        Ok(())
+/// Makes the first chunk, and then the floor: a folder with a floor had chunks, too.
+fn begin(
+    disk: &dyn Disk,
+    folder: &Path,
+    names: &[Lsn],
+    chunk_bytes: u64,
+) -> Result<Lsn, OpenError> {
+    let io_error = |cause| OpenError::Io { path: folder.to_owned(), cause };
+    if names.is_empty() {
+        let bytes = chunk_bytes.max(chunk::bytes_min(0));
+        Chunk::create(disk, folder, Lsn::FIRST, bytes).and_then(|made| made).map_err(io_error)?;
     }
+    floor::write(disk, folder, Lsn::FIRST).map_err(io_error)?;
+    Ok(Lsn::FIRST)
+}
+
+/// Finishes a trim that was interrupted: the files may have gone in any order.
+fn forget_trimmed(
+    disk: &dyn Disk,
+    folder: &Path,
+    names: Vec<Lsn>,
+    floor: Lsn,
+) -> io::Result<Vec<Lsn>> {
+    let live = names.partition_point(|name| *name <= floor).saturating_sub(1);
+    for name in &names[..live] {
+        fs::remove_file(chunk::path(folder, *name))?;
+    }
+    if live > 0 {
+        disk.sync_folder(folder)?;
+    }
+    Ok(names[live..].to_vec())
+}
+
+fn open_chunk(
+    state: &mut State,
+    disk: &dyn Disk,
+    folder: &Path,
+    name: Lsn,
+    is_last: bool,
+) -> Result<(), OpenError> {
+    let path = chunk::path(folder, name);
+    let io_error = |cause| OpenError::Io { path: path.clone(), cause };
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error)?;
+    let contents = fs::read(&path).map_err(io_error)?;
+    if !state.chunks.is_empty() && name != state.tail {
+        return Err(damaged(&path, 0, format!("entry {} is missing before it", state.tail)));
+    }
+    let found = scan(name, &contents).map_err(|(at, what)| damaged(&path, at, what))?;
+    let tail = found.entries.last().map_or(name, |(header, _)| header.lsn.next());
+    if is_last && found.sealed {
+        let what = format!("the chunk that begins with entry {tail} is missing behind it");
+        return Err(damaged(&path, found.end, what));
+    }
+    if found.torn > 0 {
+        let (path, at) = (path.display(), found.end);
+        tracing::warn!(%path, at, bytes = found.torn, "clearing an append that was cut off");
+        disk.write(&file, &vec![0; found.torn], offset(at)).map_err(io_error)?;
+    }
+    if is_last {
+        // The last append may have reached the page cache only, and after a failed sync the kernel
+        // takes it for written. Only writing it again makes it durable, and then it may be shown.
+        if let Some((header, at)) = found.entries.last() {
+            let bytes = &contents[*at..*at + header.record_bytes()];
+            disk.write(&file, bytes, offset(*at)).map_err(io_error)?;
+        }
+        disk.sync(&file).map_err(io_error)?;
+    }
+    state.tail = tail;
+    state.end = offset(found.end);
+    let place = |(header, at): (Header, usize)| {
+        (header.lsn, Place { chunk: name, at: offset(at), header })
+    };
+    state.index.extend(found.entries.into_iter().map(place));
+    let chunk = Chunk { file, path, bytes: offset(contents.len()) };
+    state.chunks.insert(name, Arc::new(chunk));
+    Ok(())
 }
 
 /// The records of a chunk; or where it is damaged, and how that shows.
-fn scan(name: Lsn, contents: &[u8]) -> Result<Scanned, (u64, String)> {
-    let mut places = Vec::new();
+fn scan(name: Lsn, contents: &[u8]) -> Result<Scanned, (usize, String)> {
+    let mut found = Scanned { entries: Vec::new(), end: 0, sealed: false, torn: 0 };
     let mut next = name;
-    let mut at = 0_u64;
     loop {
-        let rest = contents.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let good = record::parse(rest).filter(|header| record::payload(header, rest).is_some());
-        let Some(header) = good else {
-            let torn = judge(next, rest).map_err(|what| (at, what))?;
-            return Ok(Scanned { places, end: at, torn });
-        };
-        if header.lsn != next {
-            return Err((at, format!("entry {} where {next} follows", header.lsn)));
+        let at = found.end;
+        let rest = &contents[at..];
+        let header = record::parse(rest);
+        if let Some(Header { version, .. }) = header
+            && version != record::VERSION
+        {
+            let what = format!("form {version} of records, which this release does not know");
+            return Err((at, what));
         }
-        let place =
-            Place { chunk: name, at: at + HEADER_BYTES, length: header.length, crc: header.crc };
-        places.push((next, place));
-        next = next.next();
-        at += padded(HEADER_BYTES + u64::from(header.length));
+        if let Some(Header { lsn, .. }) = header
+            && lsn != next
+        {
+            return Err((at, format!("entry {lsn} stands where {next} should")));
+        }
+        match header.filter(|header| header.fits(rest)) {
+            Some(header) if header.kind == Kind::Seal => {
+                found.sealed = true;
+                return Ok(found);
+            }
+            Some(header) => {
+                found.entries.push((header, at));
+                found.end += header.record_bytes();
+                next = next.next();
+            }
+            None => {
+                found.torn = judge(next, at, rest, header).map_err(|what| (at, what))?;
+                return Ok(found);
+            }
+        }
     }
 }
 
-/// Says how many bytes of a torn record begin here (none if nothing was written), or that this is
+/// Says how many bytes of a torn record stand here (none if nothing was written), or that this is
 /// damage. The rules are on the page above.
-fn judge(next: Lsn, rest: &[u8]) -> Result<u64, String> {
-    if rest.iter().all(|byte| *byte == 0) {
-        return Ok(0);
-    }
-    let step = usize::try_from(padded(1)).unwrap_or(8);
-    let later = (0..rest.len()).step_by(step).skip(1).find_map(|at| {
-        let header = record::parse(&rest[at..])?;
-        record::payload(&header, &rest[at..])?;
-        (header.lsn > next).then_some(header.lsn)
+fn judge(next: Lsn, at: usize, rest: &[u8], header: Option<Header>) -> Result<usize, String> {
+    let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { return Ok(0) };
+    let later = (ALIGNMENT..rest.len()).step_by(ALIGNMENT).find_map(|at| {
+        let later = record::parse(&rest[at..])?;
+        (later.lsn > next && later.fits(&rest[at..])).then_some(later.lsn)
     });
     if let Some(later) = later {
         return Err(format!("entry {next} can't be read, but entry {later} behind it can"));
     }
-    // How far the record may have reached: what its header says, if that can be believed, or as far
-    // as anything was written.
-    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let record = record::parse(rest).map_or(written, |header| {
-        usize::try_from(padded(HEADER_BYTES + u64::from(header.length))).unwrap_or(usize::MAX)
-    });
-    if record > rest.len() && written <= ENTRY_BYTES_MAX {
-        return Ok(u64::try_from(rest.len()).unwrap_or(u64::MAX));
-    }
-    let record = &rest[..record.min(rest.len())];
-    let has_hole = record.chunks(SECTOR_BYTES).any(|sector| sector.iter().all(|byte| *byte == 0));
-    if has_hole {
-        return Ok(u64::try_from(record.len().max(written)).unwrap_or(u64::MAX));
+    let record = header.map_or(HEADER_BYTES, |header| header.record_bytes());
+    let is_torn = match rest.get(..record) {
+        None => true,
+        Some(record) => record::has_unwritten_sector(at, record),
+    };
+    if is_torn {
+        return Ok(last + 1);
     }
     Err(format!("entry {next} was written in full and has changed since"))
 }
 
-fn clear(file: &File, at: u64, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    file.write_all_at(&zeros, at)?;
-    file.sync_all()
-}
-
-fn chunk_names(folder: &Path) -> io::Result<Vec<Lsn>> {
-    let mut names = Vec::new();
-    for item in fs::read_dir(folder)? {
-        let name = item?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
-        names.extend(number.map(Lsn::new));
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn read_floor(folder: &Path) -> Result<Lsn, OpenError> {
-    let path = folder.join("floor");
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse() {
-            Ok(floor) if floor >= 1 => Ok(Lsn::new(floor)),
-            _ => Err(damaged(&path, 0, "it does not hold a number".to_owned())),
-        },
-        Err(error) if is_missing(&error) => Ok(Lsn::FIRST),
-        Err(cause) => Err(OpenError::Io { path, cause }),
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(folder.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(OpenError::Io { path, cause }),
     }
 }
 
-pub(super) fn write_floor(folder: &Path, floor: Lsn) -> io::Result<()> {
-    let temporary = folder.join("floor.tmp");
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{floor}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, folder.join("floor"))?;
-    sync_folder(folder)
-}
-
-fn damaged(path: &Path, at: u64, what: String) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), at, what }
+fn damaged(path: &Path, at: usize, what: String) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), at: offset(at), what }
 }

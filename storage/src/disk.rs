@@ -1,0 +1,61 @@
+//! What the file backends ask of the disk.
+//!
+//! Owns the four calls that make bytes durable, so that a test can make each of them fail. What to do
+//! when one fails is up to the backend; asking again is never the answer, because the kernel forgets
+//! what it couldn't write.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The calls that make bytes durable.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Writes all of `bytes` at `at`. Some may be written although it fails.
+    fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Makes the contents of `file` durable, and its length.
+    fn sync(&self, file: &File) -> io::Result<()>;
+
+    /// Makes the names in `folder` durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+/// The disk there is.
+#[derive(Debug)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// Makes `folder` and the folders above it where they are missing, and their names durable.
+pub(crate) fn make_folder(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = match folder.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    make_folder(disk, above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    disk.sync_folder(above)
+}
+
+#[cfg(test)]
+pub(crate) mod failing;

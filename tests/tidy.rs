@@ -1,0 +1,2 @@
+//! Tidy: the architecture and the hygiene of the sources, checked as an ordinary test.
+fn main() {}
