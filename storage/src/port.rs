@@ -1,5 +1,8 @@
 //! What both ports share: the one question asked of a failed call.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod fate;
+
 /// A failed call to a port, sorted by the only question that matters: did it happen?
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {

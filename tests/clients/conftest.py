@@ -62,7 +62,8 @@ def admin(bootstrap):
 @pytest.fixture
 def new_name(request):
     """Makes topic names that say which test they belong to."""
-    return lambda: f"{request.node.originalname[5:60]}-{next(names)}"
+    about = request.node.originalname.removeprefix("test_").replace("_", "-")[:60]
+    return lambda: f"{about}-{next(names)}"
 
 
 @pytest.fixture

@@ -17,3 +17,4 @@
 pub mod batches;
 pub mod client;
 pub mod cluster;
+pub mod world;

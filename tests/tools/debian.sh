@@ -1,24 +1,37 @@
 #!/usr/bin/env bash
-# Installs what the suites need from Debian: kcat (librdkafka 2.0.2, the oldest client we test with),
-# Java and Maven for Kafka's own tools, Python's venv. Does nothing when all is there already.
-# Exit code 3: something is missing and this machine does not let us install it.
+# Sees to it that commands are there, from Debian's packages: kcat (with librdkafka 2.0.2, the oldest
+# client we test with), java and mvn for Kafka's own tools, venv for Python's clients.
+# usage: debian.sh COMMAND...
+# Exit code 3: something is missing and can't be installed here; standard output says why.
 set -euo pipefail
 
-# command:package
-needs=(kcat:kcat java:openjdk-17-jre-headless mvn:maven python3:python3-venv cc:gcc make:make)
+declare -A package_of=([kcat]=kcat [java]=openjdk-17-jre-headless [mvn]=maven [venv]=python3-venv)
+
+there() {
+  case $1 in
+    venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
 
 missing=()
-for need in "${needs[@]}"; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+for name in "$@"; do
+  there "$name" || missing+=("${package_of[$name]}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-sudo=
-if [ "$(id -u)" -ne 0 ]; then
-  sudo -n true 2>/dev/null && sudo="sudo -n" || { echo "needs root to install: ${missing[*]}" >&2; exit 3; }
+if ! command -v apt-get >/dev/null; then
+  echo "not installed, and no apt-get to install it: ${missing[*]}"
+  exit 3
 fi
-command -v apt-get >/dev/null || { echo "no apt-get to install: ${missing[*]}" >&2; exit 3; }
-
-export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq
-$sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! sudo -n true 2>/dev/null; then
+    echo "not installed, and no root to install it: ${missing[*]}"
+    exit 3
+  fi
+  sudo=(sudo -n)
+fi
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null

@@ -3,6 +3,8 @@
 //! Owns the promises LOG-1 to LOG-5 as tests; each panics at the first one broken. `check` asks for
 //! a log that answers every call; `check_despite_faults` asserts only what no fault excuses.
 
+#![expect(clippy::unwrap_used, reason = "a suite panics at the first broken promise")]
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 

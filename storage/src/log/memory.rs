@@ -86,3 +86,15 @@ impl fmt::Debug for MemoryLog {
         f.debug_struct("MemoryLog").field("tail", &self.lock().tail).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::conformance;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn memory_is_a_metadata_log() {
+        conformance::check(MemoryLog::default).await;
+        conformance::check_despite_faults(MemoryLog::default()).await;
+    }
+}

@@ -3,6 +3,8 @@
 //! Owns the promises OBJ-1 to OBJ-4 as tests; each panics at the first one broken. `check` asks for
 //! a store that answers every call; `check_despite_faults` asserts only what no fault excuses.
 
+#![expect(clippy::unwrap_used, reason = "a suite panics at the first broken promise")]
+
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
@@ -94,10 +96,8 @@ async fn listings_are_in_order_and_in_pages<S: ObjectStore>(store: &S) {
         let bytes = vec![0; size];
         assert_eq!(store.put_if_absent(&key(name), bytes.into()).await.unwrap(), Put::Created);
     }
-    let all: Vec<ObjectMeta> = (0..)
-        .zip(names)
-        .map(|(size, name)| ObjectMeta { key: key(name), size })
-        .collect();
+    let all: Vec<ObjectMeta> =
+        (0..).zip(names).map(|(size, name)| ObjectMeta { key: key(name), size }).collect();
     for prefix in ["", "a", "a/", "a/b", "a/b/", "b", "c/1", "c/10", "c/100", "x"] {
         let expected: Vec<&ObjectMeta> =
             all.iter().filter(|meta| meta.key.as_str().starts_with(prefix)).collect();

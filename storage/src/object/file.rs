@@ -90,9 +90,9 @@ impl Inner {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&self.folder);
         if path.is_file() {
-            self.settle(parent).and_then(|()| self.disk.sync_folder(parent)).map_err(|error| {
-                PortError::broken(self.fence(parent, &error))
-            })?;
+            self.settle(parent)
+                .and_then(|()| self.disk.sync_folder(parent))
+                .map_err(|error| PortError::broken(self.fence(parent, &error)))?;
             return Ok(Put::Exists);
         }
         let temporary = self.folder.join(TEMPORARY).join(temporary_name());
@@ -126,8 +126,8 @@ impl Inner {
     /// Makes `folder` if there is none, and its name and those above it durable. That it is there
     /// does not say so: it may have been made a moment ago, by a put that is not done yet.
     fn settle(&self, folder: &Path) -> io::Result<()> {
-        let known = |inner: &Self| inner.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if folder == self.folder || known(self).contains(folder) {
+        let known = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder == self.folder || known().contains(folder) {
             return Ok(());
         }
         let above = folder.parent().unwrap_or(&self.folder);
@@ -137,7 +137,7 @@ impl Inner {
             made => made?,
         }
         self.disk.sync_folder(above).inspect_err(|error| drop(self.fence(above, error)))?;
-        known(self).insert(folder.to_owned());
+        known().insert(folder.to_owned());
         Ok(())
     }
 

@@ -81,3 +81,15 @@ impl fmt::Debug for MemoryObjectStore {
         f.debug_struct("MemoryObjectStore").field("objects", &self.lock().len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::conformance;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn memory_is_an_object_store() {
+        conformance::check(MemoryObjectStore::default).await;
+        conformance::check_despite_faults(MemoryObjectStore::default(), || async {}).await;
+    }
+}

@@ -78,8 +78,7 @@ pub(super) fn bytes_min(length: usize) -> u64 {
 
 fn allocate(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<File> {
     static PIECE: [u8; 64 * 1024] = [0; 64 * 1024];
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     let mut at = 0;
     while at < bytes {
         let piece = usize::try_from(bytes - at).map_or(PIECE.len(), |left| left.min(PIECE.len()));

@@ -139,9 +139,8 @@ fn open_chunk(
     }
     state.tail = tail;
     state.end = offset(found.end);
-    let place = |(header, at): (Header, usize)| {
-        (header.lsn, Place { chunk: name, at: offset(at), header })
-    };
+    let place =
+        |(header, at): (Header, usize)| (header.lsn, Place { chunk: name, at: offset(at), header });
     state.index.extend(found.entries.into_iter().map(place));
     let chunk = Chunk { file, path, bytes: offset(contents.len()) };
     state.chunks.insert(name, Arc::new(chunk));

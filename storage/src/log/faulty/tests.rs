@@ -1,0 +1,91 @@
+//! The decorator does what it is told, and the contract holds behind it.
+
+use std::time::Duration;
+
+use super::*;
+use crate::log::conformance;
+use crate::log::memory::MemoryLog;
+
+fn faulty(seed: u64, faults: LogFaults) -> FaultyLog {
+    FaultyLog::new(Arc::new(MemoryLog::default()), seed, faults)
+}
+
+fn many_faults() -> LogFaults {
+    LogFaults {
+        refused: 0.1,
+        lost: 0.1,
+        answer_lost: 0.2,
+        late: 0.2,
+        late_max: Duration::from_secs(600),
+        delayed: 0.5,
+        delay_max: Duration::from_secs(5),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_faults_it_is_the_log_behind_it() {
+    conformance::check(|| faulty(1, LogFaults::default())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn writers_that_repeat_what_was_not_answered_lose_and_repeat_nothing() {
+    for seed in 0..50 {
+        conformance::check_despite_faults(faulty(seed, many_faults())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_gives_one_run() {
+    async fn run(seed: u64) -> Vec<String> {
+        let log = faulty(seed, many_faults());
+        let begin = tokio::time::Instant::now();
+        let mut answers = Vec::new();
+        for _ in 0..200 {
+            let at = log.tail().await.unwrap_or(Lsn::FIRST);
+            let answer = log.append(at, Bytes::from(answers.len().to_string())).await;
+            answers.push(format!("{:?} {answer:?}", begin.elapsed()));
+        }
+        answers
+    }
+    assert_eq!(run(7).await, run(7).await);
+    assert_ne!(run(7).await, run(8).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_decides_whether_an_append_happens_and_what_is_told() {
+    let log = faulty(1, LogFaults::default());
+    let control = log.control();
+    let late = Duration::from_secs(60);
+    let entry = Bytes::from_static(b"entry");
+    control.script([Fate::Refused, Fate::Lost, Fate::AnswerLost, Fate::Late(late)]);
+    let first = Lsn::FIRST;
+    let refused = log.append(first, entry.clone()).await;
+    assert!(matches!(refused, Err(PortError::Determinate(_))), "{refused:?}");
+    let lost = log.append(first, entry.clone()).await;
+    assert!(matches!(lost, Err(PortError::Indeterminate(_))), "{lost:?}");
+    assert_eq!(log.tail().await.unwrap(), first);
+    let lost = log.append(first, entry.clone()).await;
+    assert!(matches!(lost, Err(PortError::Indeterminate(_))), "{lost:?}");
+    assert_eq!(log.tail().await.unwrap(), first.next());
+    let held_up = log.append(first.next(), entry.clone()).await;
+    assert!(matches!(held_up, Err(PortError::Indeterminate(_))), "{held_up:?}");
+    assert_eq!((control.scripted(), control.late()), (0, 1));
+    assert_eq!(log.tail().await.unwrap(), first.next());
+    control.end_faults().await;
+    assert_eq!(log.tail().await.unwrap(), first.next().next());
+    let taken = log.append(first.next(), Bytes::new()).await.unwrap();
+    assert_eq!(taken, Append::Taken(entry));
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_an_outage_nothing_happens_and_nobody_can_tell() {
+    let log = faulty(1, LogFaults::default());
+    let control = log.control();
+    control.outage(true);
+    let append = log.append(Lsn::FIRST, Bytes::new()).await;
+    assert!(matches!(append, Err(PortError::Indeterminate(_))), "{append:?}");
+    assert!(matches!(log.tail().await, Err(PortError::Indeterminate(_))));
+    assert!(matches!(log.trim(Lsn::FIRST).await, Err(PortError::Indeterminate(_))));
+    control.outage(false);
+    assert_eq!(log.append(Lsn::FIRST, Bytes::new()).await.unwrap(), Append::Committed);
+}

@@ -1,0 +1,486 @@
+//! A simulated cluster: one seed decides workload, faults, crashes and delays.
+//!
+//! The engines are the real ones; only the ports are in memory, behind faults, and time is paused, so
+//! that it passes as fast as the tasks allow and always in the same order. While the world runs, every
+//! broker's digest is compared with every other's at the same position of the log. When it is over the
+//! faults stop, a broker that has seen nothing yet reads everything back, and the history is checked:
+//!
+//! - every acknowledged record is there, where it was said to be;
+//! - no record of an idempotent producer is there twice;
+//! - what one producer sent stands in the order in which it was sent;
+//! - nothing is there that nobody sent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
+use odradek_storage::clock::ManualClock;
+use odradek_storage::command::{BatchProducer, BatchSummary, Command, Outcome};
+use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::log::MetadataLog;
+use odradek_storage::log::faulty::{FaultyLog, LogFaults};
+use odradek_storage::log::memory::MemoryLog;
+use odradek_storage::machine::MachineConfig;
+use odradek_storage::object::ObjectStore;
+use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
+use odradek_storage::object::memory::MemoryObjectStore;
+use odradek_storage::reader::{FetchTarget, Isolation, ReaderConfig};
+use odradek_storage::segment::builder::PendingBatch;
+use odradek_storage::writer::{AppendError, Appended, WriterConfig};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::batches::{BatchSpec, read_records};
+
+/// The topic that everybody writes to.
+pub const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
+
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Decides everything that is not decided here.
+    pub seed: u64,
+    /// Brokers at a time.
+    pub brokers: usize,
+    /// Producers.
+    pub producers: usize,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// How long the world is at work, in simulated time.
+    pub duration: Duration,
+    /// What goes wrong between an engine and its objects.
+    pub faults: Faults,
+    /// The same for the log.
+    pub log_faults: LogFaults,
+    /// How often a broker is killed and another started in its place; zero for never.
+    pub kill_interval: Duration,
+}
+
+/// What a world came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What happened, event by event, with the simulated time.
+    pub trace: Vec<String>,
+    /// Records that were acknowledged.
+    pub acknowledged: usize,
+    /// Records of which that is not known.
+    pub unknown: usize,
+    /// Brokers that were killed.
+    pub kills: usize,
+    /// Positions at which digests of several brokers were compared.
+    pub compared: usize,
+}
+
+/// What is known of a record that was sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    partition: TopicPartition,
+    value: Bytes,
+    /// Where it was said to be.
+    acknowledged: Option<i64>,
+    /// Whether its producer numbers its batches.
+    idempotent: bool,
+}
+
+#[derive(Default)]
+struct History {
+    sent: Vec<Sent>,
+    trace: Vec<String>,
+    digests: BTreeMap<u64, BTreeMap<u64, usize>>,
+    began: Option<Instant>,
+}
+
+impl History {
+    fn say(&mut self, what: String) {
+        let at = self.began.map_or(Duration::ZERO, |began| began.elapsed()).as_millis();
+        self.trace.push(format!("{at:>8} {what}"));
+    }
+}
+
+/// One world while it runs.
+pub struct World {
+    plan: Plan,
+    objects: MemoryObjectStore,
+    log: MemoryLog,
+    clock: Arc<ManualClock>,
+    history: Arc<Mutex<History>>,
+    brokers: Arc<Mutex<Vec<Running>>>,
+    random: StdRng,
+    started: u64,
+    kills: usize,
+}
+
+/// A broker of the world.
+#[derive(Clone)]
+struct Running {
+    engine: Engine,
+    objects: FaultyObjectStore,
+    log: FaultyLog,
+}
+
+impl Running {
+    fn set_faults(&self, objects: &Faults, log: &LogFaults) {
+        self.objects.control().set(objects.clone());
+        self.log.control().set(log.clone());
+    }
+}
+
+/// Runs a world on paused time from beginning to end.
+///
+/// # Panics
+///
+/// If the history breaks a rule; the seed stands in the message.
+pub fn run(plan: Plan) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async move { World::new(plan).live().await })
+}
+
+impl World {
+    /// A world in which nothing has happened.
+    pub fn new(plan: Plan) -> Self {
+        let random = StdRng::seed_from_u64(plan.seed);
+        let history = History { began: Some(Instant::now()), ..History::default() };
+        Self {
+            plan,
+            objects: MemoryObjectStore::default(),
+            log: MemoryLog::default(),
+            clock: Arc::new(ManualClock::new(1_700_000_000_000)),
+            history: Arc::new(Mutex::new(history)),
+            brokers: Arc::default(),
+            random,
+            started: 0,
+            kills: 0,
+        }
+    }
+
+    async fn live(mut self) -> Report {
+        for _ in 0..self.plan.brokers {
+            let broker = self.start_broker(false).await;
+            self.brokers.lock().unwrap().push(broker);
+        }
+        self.create_topic().await;
+        for broker in &*self.brokers.lock().unwrap() {
+            broker.set_faults(&self.plan.faults, &self.plan.log_faults);
+        }
+        let end = Instant::now() + self.plan.duration;
+        let producers: Vec<_> = (0..self.plan.producers)
+            .map(|number| tokio::spawn(self.producer(number, end).run()))
+            .collect();
+        while Instant::now() < end {
+            self.kill_and_replace(end).await;
+        }
+        // Heal, and let everybody finish.
+        for broker in &*self.brokers.lock().unwrap() {
+            broker.set_faults(&Faults::default(), &LogFaults::default());
+        }
+        for producer in producers {
+            producer.await.unwrap();
+        }
+        self.judge().await
+    }
+
+    async fn start_broker(&mut self, faulty: bool) -> Running {
+        self.started += 1;
+        let seed = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(self.started);
+        let Plan { faults, log_faults, .. } = self.plan.clone();
+        let (faults, log_faults) = if faulty { (faults, log_faults) } else { Default::default() };
+        let objects = FaultyObjectStore::new(Arc::new(self.objects.clone()), seed ^ 1, faults);
+        let log = FaultyLog::new(Arc::new(self.log.clone()), seed ^ 2, log_faults);
+        let clock = Arc::clone(&self.clock);
+        let ports = Ports { objects: Arc::new(objects.clone()), log: Arc::new(log.clone()), clock };
+        // A broker that is refused its log at start ends; whoever supervises it starts it again.
+        let engine = loop {
+            match Engine::start(self.config(seed), ports.clone()).await {
+                Ok(engine) => break engine,
+                Err(error) => self.history.lock().unwrap().say(format!("no start: {error}")),
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        self.history.lock().unwrap().say(format!("broker {} starts", self.started));
+        tokio::spawn(compare_digests(engine.clone(), Arc::clone(&self.history), self.plan.seed));
+        Running { engine, objects, log }
+    }
+
+    fn config(&self, seed: u64) -> EngineConfig {
+        EngineConfig {
+            host: format!("broker-{}", self.started),
+            port: 9092,
+            zone: None,
+            seed,
+            machine: MachineConfig {
+                snapshot_entries: 20,
+                digest_entries: 7,
+                append_attempt_max: Duration::from_millis(500),
+                ..MachineConfig::default()
+            },
+            writer: WriterConfig {
+                linger_max: Duration::from_millis(20),
+                put_attempt_max: Duration::from_millis(500),
+                segment_bytes_max: 2000,
+                zstd_level: None,
+                ..WriterConfig::default()
+            },
+            // Small, so that blocks are read from the store and not only from memory.
+            reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
+        }
+    }
+
+    async fn create_topic(&self) {
+        let engine = self.brokers.lock().unwrap()[0].engine.clone();
+        let create = Command::CreateTopic {
+            topic: TOPIC,
+            name: "topic".to_owned(),
+            partitions: self.plan.partitions,
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+        };
+        assert_eq!(engine.machine.propose(create).await, Ok(Outcome::Done));
+    }
+
+    async fn kill_and_replace(&mut self, end: Instant) {
+        let interval = self.plan.kill_interval;
+        if interval.is_zero() {
+            sleep(end - Instant::now()).await;
+            return;
+        }
+        let pause = self.random.random_range(Duration::ZERO..=interval * 2);
+        sleep(pause.min(end - Instant::now())).await;
+        let victim = {
+            let mut brokers = self.brokers.lock().unwrap();
+            let place = self.random.random_range(0..brokers.len());
+            brokers.remove(place)
+        };
+        victim.engine.machine.kill();
+        self.kills += 1;
+        self.history.lock().unwrap().say("a broker is killed".to_owned());
+        let broker = self.start_broker(true).await;
+        self.brokers.lock().unwrap().push(broker);
+    }
+
+    fn producer(&mut self, number: usize, end: Instant) -> Producer {
+        Producer {
+            number,
+            end,
+            idempotent: number % 2 == 0,
+            partitions: self.plan.partitions,
+            brokers: Arc::clone(&self.brokers),
+            history: Arc::clone(&self.history),
+            random: StdRng::seed_from_u64(self.random.random()),
+            sequences: BTreeMap::new(),
+            sent: 0,
+        }
+    }
+
+    /// Reads everything back through a broker that has seen nothing yet, and checks the history.
+    async fn judge(mut self) -> Report {
+        let reader = self.start_broker(false).await.engine.reader;
+        let mut found: BTreeMap<TopicPartition, Vec<(i64, Bytes)>> = BTreeMap::new();
+        for partition in 0..self.plan.partitions {
+            let partition =
+                TopicPartition { topic: TOPIC, partition: i32::try_from(partition).unwrap() };
+            let records = found.entry(partition).or_default();
+            loop {
+                let offset = Offset(records.last().map_or(0, |(offset, _)| offset + 1));
+                let target = FetchTarget { partition, offset, bytes_max: 10_000 };
+                let plan = reader.plan(&[target], 10_000, Isolation::ReadUncommitted);
+                let fetched = reader.fetch(plan).await.remove(0).unwrap();
+                if fetched.records_bytes == 0 {
+                    assert_eq!(offset, fetched.watermarks.high_watermark);
+                    break;
+                }
+                let read = read_records(fetched.records.concat().into());
+                records.extend(read.into_iter().map(|it| (it.offset, it.value)));
+            }
+        }
+        let history = self.history.lock().unwrap();
+        check(self.plan.seed, &history.sent, &found);
+        Report {
+            trace: history.trace.clone(),
+            acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
+            unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
+            kills: self.kills,
+            compared: history.digests.values().filter(|it| it.values().sum::<usize>() > 1).count(),
+        }
+    }
+}
+
+/// The rules, on what was sent and what was found.
+fn check(seed: u64, sent: &[Sent], found: &BTreeMap<TopicPartition, Vec<(i64, Bytes)>>) {
+    let mut places: BTreeMap<&Bytes, Vec<(TopicPartition, i64)>> = BTreeMap::new();
+    for (partition, records) in found {
+        for (at, (offset, value)) in records.iter().enumerate() {
+            assert_eq!(usize::try_from(*offset).unwrap(), at, "seed {seed}: offsets have a gap");
+            places.entry(value).or_default().push((*partition, *offset));
+        }
+    }
+    let mut newest: BTreeMap<(TopicPartition, &str), i64> = BTreeMap::new();
+    for record in sent {
+        let text = str::from_utf8(&record.value).unwrap();
+        let found = places.remove(&record.value).unwrap_or_default();
+        assert!(
+            found.iter().all(|(partition, _)| *partition == record.partition),
+            "seed {seed}: {text} is in another partition"
+        );
+        if let Some(offset) = record.acknowledged {
+            let there = found.contains(&(record.partition, offset));
+            assert!(there, "seed {seed}: {text} was acknowledged at {offset}, found {found:?}");
+        }
+        if record.idempotent {
+            assert!(found.len() <= 1, "seed {seed}: {text} is there {} times", found.len());
+        }
+        if let (Some(offset), Some((producer, _))) = (record.acknowledged, text.split_once('/')) {
+            let last = newest.insert((record.partition, producer), offset);
+            assert!(last < Some(offset), "seed {seed}: {text} at {offset} is before {last:?}");
+        }
+    }
+    assert!(places.is_empty(), "seed {seed}: nobody sent {places:?}");
+}
+
+/// Notes a broker's digest at each position it stops at, and compares.
+async fn compare_digests(engine: Engine, history: Arc<Mutex<History>>, seed: u64) {
+    let mut applied = engine.machine.applied();
+    loop {
+        let (lsn, digest) = engine.machine.read(|state| (state.applied().get(), state.digest().0));
+        {
+            let mut history = history.lock().unwrap();
+            let digests = history.digests.entry(lsn).or_default();
+            *digests.entry(digest).or_default() += 1;
+            assert_eq!(digests.len(), 1, "seed {seed}: brokers differ at {lsn}");
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Producer {
+    number: usize,
+    end: Instant,
+    idempotent: bool,
+    partitions: u32,
+    brokers: Arc<Mutex<Vec<Running>>>,
+    history: Arc<Mutex<History>>,
+    random: StdRng,
+    sequences: BTreeMap<i32, i32>,
+    sent: usize,
+}
+
+impl Producer {
+    async fn run(mut self) {
+        while Instant::now() < self.end {
+            if self.idempotent {
+                self.send_until_acknowledged().await;
+            } else {
+                self.send_several_at_once().await;
+            }
+            sleep(self.random.random_range(Duration::ZERO..Duration::from_millis(60))).await;
+        }
+    }
+
+    fn engine(&mut self) -> Option<Engine> {
+        let brokers = self.brokers.lock().unwrap();
+        let place = self.random.random_range(0..brokers.len().max(1));
+        brokers.get(place).map(|broker| broker.engine.clone())
+    }
+
+    fn new_record(&mut self) -> (TopicPartition, Bytes) {
+        let count = i32::try_from(self.partitions).unwrap();
+        let partition = self.random.random_range(0..count);
+        self.sent += 1;
+        let value = Bytes::from(format!("{}/{}", self.number, self.sent));
+        (TopicPartition { topic: TOPIC, partition }, value)
+    }
+
+    fn note(&self, partition: TopicPartition, value: Bytes, acknowledged: Option<i64>) {
+        let mut history = self.history.lock().unwrap();
+        history.say(format!("{} -> {acknowledged:?}", str::from_utf8(&value).unwrap()));
+        let idempotent = self.idempotent;
+        history.sent.push(Sent { partition, value, acknowledged, idempotent });
+    }
+
+    /// As an idempotent client does: the same batch again and again, on whatever broker, until it
+    /// is acknowledged.
+    async fn send_until_acknowledged(&mut self) {
+        let (partition, value) = self.new_record();
+        let sequence = self.sequences.entry(partition.partition).or_default();
+        let first = *sequence;
+        *sequence += 1;
+        let producer = (i64::try_from(self.number).unwrap(), 0, first);
+        loop {
+            let batch = batch(&value, producer);
+            if let Some(Ok(appended)) = self.append(vec![(partition, batch)]).await.pop() {
+                self.note(partition, value, Some(appended.base_offset.0));
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// As a client without idempotence and with several requests in flight: each is sent once.
+    async fn send_several_at_once(&mut self) {
+        let (partition, _) = self.new_record();
+        let Some(engine) = self.engine() else { return };
+        let mut underway = Vec::new();
+        for _ in 0..3 {
+            let (_, value) = self.new_record();
+            let batches = vec![(partition, batch(&value, (-1, -1, -1)))];
+            let appending = engine.writer.append(batches).await;
+            underway.push((value, appending));
+        }
+        for (value, appending) in underway {
+            let appended = match appending {
+                Ok(appending) => timeout(Duration::from_secs(5), appending).await.ok(),
+                Err(error) => Some(vec![Err(error)]),
+            };
+            match appended.and_then(|mut it| it.pop()) {
+                Some(Ok(appended)) => self.note(partition, value, Some(appended.base_offset.0)),
+                // Certainly not in the log: as if it had not been sent.
+                Some(Err(AppendError::NotStored(_) | AppendError::Rejected(_))) => {}
+                Some(Err(AppendError::Unknown | AppendError::Stopped)) | None => {
+                    self.note(partition, value, None);
+                }
+            }
+        }
+    }
+
+    async fn append(
+        &mut self,
+        batches: Vec<(TopicPartition, PendingBatch)>,
+    ) -> Vec<Result<Appended, AppendError>> {
+        let Some(engine) = self.engine() else { return Vec::new() };
+        let Ok(appending) = engine.writer.append(batches).await else { return Vec::new() };
+        timeout(Duration::from_secs(2), appending).await.unwrap_or_default()
+    }
+}
+
+/// A batch of one record, ready for the writer.
+pub fn batch(value: &Bytes, producer: (i64, i16, i32)) -> PendingBatch {
+    let (id, epoch, base_sequence) = producer;
+    let bytes = BatchSpec::of([value.clone()]).by(id, epoch, base_sequence).encode();
+    let summary = BatchSummary {
+        bytes: u32::try_from(bytes.len()).unwrap(),
+        records: 1,
+        max_timestamp: 1_700_000_000_000,
+        producer: (id >= 0).then_some(BatchProducer { id: ProducerId(id), epoch, base_sequence }),
+    };
+    PendingBatch { bytes, summary, compressed: false }
+}
+
+/// The ports of a world of one's own.
+pub fn ports(objects: Arc<dyn ObjectStore>, log: Arc<dyn MetadataLog>) -> Ports {
+    Ports { objects, log, clock: Arc::new(ManualClock::new(1_700_000_000_000)) }
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
