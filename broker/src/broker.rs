@@ -42,8 +42,8 @@ impl Broker {
     /// Starts a broker: listens first, so that the port is known, and serves once it has caught up
     /// with the log.
     ///
-    /// `exclusive` says that no other process can reach the log; `seed` is where random numbers come
-    /// from.
+    /// `exclusive` says that no other process can reach the log; `seed` is where random numbers
+    /// come from.
     pub async fn start(
         config: Config,
         ports: Ports,
@@ -104,8 +104,8 @@ impl std::fmt::Debug for Broker {
     }
 }
 
-/// What clients are told if nobody says otherwise: the address listened on, or the machine's name if
-/// that is all addresses at once.
+/// What clients are told if nobody says otherwise: the address listened on, or the machine's name
+/// if that is all addresses at once.
 fn reachable(address: SocketAddr) -> (String, u16) {
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => host_name(),

@@ -1,7 +1,7 @@
 //! The table of broker configs, and those in force.
 //!
-//! Dynamic ones live in the state, for one broker or for all, and hold on every broker as soon as it
-//! has applied the change. The others show how the broker was started and can't be altered.
+//! Dynamic ones live in the state, for one broker or for all, and hold on every broker as soon as
+//! it has applied the change. The others show how the broker was started and can't be altered.
 
 use odradek_protocol::id::NodeId;
 use odradek_storage::state::configs::Configs;

@@ -1,7 +1,8 @@
 //! Configuration: flags, environment and file, turned into a [`Config`].
 //!
-//! A flag wins over the environment, the environment over the file, the file over the default. A key
-//! that nobody knows is refused: a setting with a typing error must not be a setting that is ignored.
+//! A flag wins over the environment, the environment over the file, the file over the default. A
+//! key that nobody knows is refused: a setting with a typing error must not be a setting that is
+//! ignored.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

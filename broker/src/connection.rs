@@ -3,11 +3,12 @@
 //! Two halves. The *reading* half cuts frames, decodes them and queues a reply for each. Produce
 //! requests begin here, in the order in which they came, so that several of one connection are in
 //! flight at once: their latency is that of an object store, and a client's throughput is what its
-//! window allows. Every other request is executed when its turn to be answered has come, one after the
-//! other, as in Kafka. The *writing* half takes the replies from the queue, finishes and writes them.
+//! window allows. Every other request is executed when its turn to be answered has come, one after
+//! the other, as in Kafka. The *writing* half takes the replies from the queue, finishes and writes
+//! them.
 //!
-//! The queue is bounded, and each request holds its share of the memory budget until it is answered:
-//! a client that does not read its replies is not read from.
+//! The queue is bounded, and each request holds its share of the memory budget until it is
+//! answered: a client that does not read its replies is not read from.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! The one table from facts to Kafka's error codes.
 //!
-//! What may have happened is never answered by a code that says it did not: after an append of unknown
-//! outcome a client hears REQUEST_TIMED_OUT, which it takes for "perhaps", and retries.
+//! What may have happened is never answered by a code that says it did not: after an append of
+//! unknown outcome a client hears REQUEST_TIMED_OUT, which it takes for "perhaps", and retries.
 
 use odradek_protocol::ResponseError;
 use odradek_protocol::record::BatchError;

@@ -1,8 +1,8 @@
 //! Who leads: which broker Metadata names for a partition, and who coordinates a group.
 //!
-//! Any broker serves any partition; the "leader" is a hint that keeps a partition's batches and blocks
-//! together. It is chosen by rendezvous hashing: every broker gives the same answer, and when a broker
-//! comes or goes only its own share moves.
+//! Any broker serves any partition; the "leader" is a hint that keeps a partition's batches and
+//! blocks together. It is chosen by rendezvous hashing: every broker gives the same answer, and
+//! when a broker comes or goes only its own share moves.
 
 use std::collections::BTreeMap;
 

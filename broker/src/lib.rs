@@ -1,8 +1,8 @@
 //! Who is talking: sockets, sessions and handlers over the engine of `odradek-storage`.
 //!
-//! A request's way: [`server`] accepts, `connection` cuts frames and keeps replies in order, `dispatch`
-//! finds the handler, `handlers` ask the engine and translate its answer. [`broker`] puts everything
-//! together, [`config`] says how.
+//! A request's way: [`server`] accepts, `connection` cuts frames and keeps replies in order,
+//! `dispatch` finds the handler, `handlers` ask the engine and translate its answer. [`broker`]
+//! puts everything together, [`config`] says how.
 
 pub mod broker;
 mod broker_configs;

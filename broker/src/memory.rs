@@ -1,13 +1,13 @@
 //! The budget of bytes that requests in flight may take.
 //!
-//! A connection takes its share before it reads, and gives it back when the response is written; when
-//! all is spent, sockets are not read, and TCP slows the clients down. Shares are taken in steps as a
-//! frame's bytes arrive, so a client that announces much and sends little holds little.
+//! A connection takes its share before it reads, and gives it back when the response is written;
+//! when all is spent, sockets are not read, and TCP slows the clients down. Shares are taken in
+//! steps as a frame's bytes arrive, so a client that announces much and sends little holds little.
 //!
-//! SUBTLE: frames that each hold a part of the budget and wait for more could wait for each other for
-//! ever. Therefore one frame at a time may overdraw: whoever finds the budget spent in the middle of a
-//! frame waits for the overdraft, finishes its frame on it, and gives it back. Memory is bounded by the
-//! budget and one frame.
+//! SUBTLE: frames that each hold a part of the budget and wait for more could wait for each other
+//! for ever. Therefore one frame at a time may overdraw: whoever finds the budget spent in the
+//! middle of a frame waits for the overdraft, finishes its frame on it, and gives it back. Memory
+//! is bounded by the budget and one frame.
 
 use std::sync::Arc;
 

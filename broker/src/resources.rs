@@ -46,9 +46,12 @@ impl Resource {
     }
 }
 
+/// How a resource is looked for in the state.
+type Look = Box<dyn Fn(&State) -> Option<Resource> + Send + Sync>;
+
 /// Finds the resource that a client means.
 pub(crate) async fn resolve(context: &Context, kind: i8, name: &str) -> Result<Resource, Refusal> {
-    let look: Box<dyn Fn(&State) -> Option<Resource> + Send + Sync> = match kind {
+    let look: Look = match kind {
         TOPIC => {
             let name = name.to_owned();
             Box::new(move |state| Some(Resource::Topic(state.topic_by_name(&name)?.id)))

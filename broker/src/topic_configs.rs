@@ -1,8 +1,8 @@
 //! The table of topic configs, after Kafka 4.
 //!
-//! What is accepted is honoured; what can't be honoured is refused with a sentence. Configs that only
-//! tune how Kafka lays out its local files, and those of features that are still to come, take their
-//! default and nothing else, so that tools which send defaults work and nobody is deceived.
+//! What is accepted is honoured; what can't be honoured is refused with a sentence. Configs that
+//! only tune how Kafka lays out its local files, and those of features that are still to come, take
+//! their default and nothing else, so that tools which send defaults work and nobody is deceived.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
         kind: ConfigType::Int,
         default: "1",
         check: Check::Integer(1, 32_767),
-        documentation: "Satisfied whatever it is: no batch is acknowledged before the store has it.",
+        documentation: "Satisfied whatever it is: the store has a batch before it is acknowledged.",
     },
     only("preallocate", ConfigType::Boolean, "false", FILES),
     only("remote.log.copy.disable", ConfigType::Boolean, "false", TIERED),
@@ -104,7 +104,8 @@ pub(crate) struct ProduceRules {
 }
 
 impl ProduceRules {
-    /// The rules of a topic with these configs, where the broker's `message.max.bytes` is the default.
+    /// The rules of a topic with these configs, where the broker's `message.max.bytes` is the
+    /// default.
     pub(crate) fn of(configs: &BTreeMap<String, String>, message_max_bytes: usize) -> Self {
         let number = |name: &str| configs.get(name).and_then(|value| value.trim().parse().ok());
         let time_type = configs.get("message.timestamp.type").map(|value| value.trim());

@@ -58,8 +58,8 @@ pub(crate) fn is_legal_name(name: &str) -> bool {
         && name.chars().all(legal)
 }
 
-/// Looks something up in the state; if it is not there, follows the log to its tail and looks again.
-/// Only then is the answer "no": another broker may have acknowledged it already.
+/// Looks something up in the state; if it is not there, follows the log to its tail and looks
+/// again. Only then is the answer "no": another broker may have acknowledged it already.
 pub(crate) async fn look_twice<T>(
     machine: &Machine,
     look: impl Fn(&State) -> Option<T>,

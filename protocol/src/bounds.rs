@@ -1,10 +1,10 @@
 //! Bounds: whether the lengths and counts of a request fit into its bytes.
 //!
 //! The message decoders reserve memory for as many elements as a count announces, so that fourteen
-//! bytes could ask for more memory than there is, and an allocation that fails ends the process. Every
-//! body is therefore walked first, by the shapes in [`shapes`]: each element must have its bytes, the
-//! whole may not have more than [`ELEMENTS_MAX`], and nothing may be left over. The walk allocates
-//! nothing.
+//! bytes could ask for more memory than there is, and an allocation that fails ends the process.
+//! Every body is therefore walked first, by the shapes in [`shapes`]: each element must have its
+//! bytes, the whole may not have more than [`ELEMENTS_MAX`], and nothing may be left over. The walk
+//! allocates nothing.
 
 use bytes::{Buf, Bytes};
 
@@ -13,8 +13,8 @@ use crate::messages::ApiKey;
 
 mod shapes;
 
-/// Most elements of arrays (and tagged fields) in one request: ten times the partitions that a large
-/// consumer asks for at once.
+/// Most elements of arrays (and tagged fields) in one request: ten times the partitions that a
+/// large consumer asks for at once.
 pub const ELEMENTS_MAX: usize = 500_000;
 
 /// The shape of a struct: its fields in order. Tagged fields close it in flexible versions.

@@ -1,7 +1,7 @@
 //! The Fetch response, written by hand: the one response that is large.
 //!
-//! The message encoder would copy every record into one buffer. Here the frame is a list of parts, in
-//! which record batches stand as they came from memory or from the store.
+//! The message encoder would copy every record into one buffer. Here the frame is a list of parts,
+//! in which record batches stand as they came from memory or from the store.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;

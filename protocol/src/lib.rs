@@ -3,8 +3,8 @@
 //! From the outside in: [`frame`] cuts a stream into requests and reads their headers, [`bounds`]
 //! checks that a body's lengths and counts fit into its bytes, [`request`] and [`response`] turn
 //! bodies into messages and back, [`record`] looks at record batches in place and [`compression`]
-//! opens them. [`api`] is the one table of what is spoken in which versions. The messages themselves
-//! come from the `kafka-protocol` crate and are named through [`messages`].
+//! opens them. [`api`] is the one table of what is spoken in which versions. The messages
+//! themselves come from the `kafka-protocol` crate and are named through [`messages`].
 
 pub use kafka_protocol::error::ResponseError;
 pub use kafka_protocol::messages;

@@ -1,7 +1,8 @@
 //! Record batches, looked at in place.
 //!
-//! A batch (magic 2, KIP-98) is never re-encoded: what the producer sent is what consumers get, but for
-//! the sixteen bytes before the checksum begins. Opening its records is in [`crate::compression`].
+//! A batch (magic 2, KIP-98) is never re-encoded: what the producer sent is what consumers get, but
+//! for the sixteen bytes before the checksum begins. Opening its records is in
+//! [`crate::compression`].
 //!
 //! ```text
 //!  0 base offset i64 | 8 length i32 | 12 leader epoch i32 | 16 magic i8 | 17 crc32c u32
@@ -244,7 +245,8 @@ impl RecordBatch {
         u32::try_from(self.last_offset_delta()).map_or(0, |delta| delta.saturating_add(1))
     }
 
-    /// The batch with the broker's time on all its records (`message.timestamp.type=LogAppendTime`).
+    /// The batch with the broker's time on all its records
+    /// (`message.timestamp.type=LogAppendTime`).
     ///
     /// The one case in which covered bytes change, and the checksum with them.
     #[must_use]

@@ -28,7 +28,11 @@ macro_rules! requests {
             UnsupportedApiVersions,
         }
 
-        fn decode_body(key: ApiKey, version: i16, body: &mut Bytes) -> Result<Request, DecodeError> {
+        fn decode_body(
+            key: ApiKey,
+            version: i16,
+            body: &mut Bytes,
+        ) -> Result<Request, DecodeError> {
             match key {
                 $(ApiKey::$name => decode(body, version).map(Request::$name),)+
                 other => Err(DecodeError::UnknownApi(api::number(other))),

@@ -40,7 +40,8 @@ macro_rules! responses {
         }
 
         impl Response {
-            /// The frame in parts, to be written one after the other. Record batches are not copied.
+            /// The frame in parts, to be written one after the other. Record batches are not
+            /// copied.
             pub fn encode(
                 &self,
                 version: i16,

@@ -26,8 +26,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that runs on tokio's time from a chosen start, shifted at will: in a paused runtime it is
-/// a function of the seed alone.
+/// A clock that runs on tokio's time from a chosen start, shifted at will: in a paused runtime it
+/// is a function of the seed alone.
 #[derive(Debug)]
 pub struct ManualClock {
     start: tokio::time::Instant,

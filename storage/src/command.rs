@@ -1,8 +1,8 @@
 //! Commands: what a broker proposes. Outcomes: what applying them did.
 //!
-//! Owns the vocabulary in which the state changes; the stored bytes are in [`codec`], the meaning is
-//! in `state`. Everything here is a plain value: time arrives inside an entry, ids are drawn by the
-//! proposer.
+//! Owns the vocabulary in which the state changes; the stored bytes are in [`codec`], the meaning
+//! is in `state`. Everything here is a plain value: time arrives inside an entry, ids are drawn by
+//! the proposer.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! What the file backends ask of the disk.
 //!
-//! Owns the four calls that make bytes durable, so that a test can make each of them fail. What to do
-//! when one fails is up to the backend; asking again is never the answer, because the kernel forgets
-//! what it couldn't write.
+//! Owns the four calls that make bytes durable, so that a test can make each of them fail. What to
+//! do when one fails is up to the backend; asking again is never the answer, because the kernel
+//! forgets what it couldn't write.
 
 use std::fmt;
 use std::fs::{self, File};

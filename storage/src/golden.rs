@@ -6,8 +6,8 @@
 //! more: the code is wrong, never the sample.
 //!
 //! To add one (a new version, or a new command that no sample has): leave the old samples and their
-//! tests as they are, give the new one a new name, and run the tests once with `GOLDEN=write`, which
-//! writes samples that are missing and overwrites none.
+//! tests as they are, give the new one a new name, and run the tests once with `GOLDEN=write`,
+//! which writes samples that are missing and overwrites none.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -32,7 +32,8 @@ pub enum Append {
     Committed,
     /// The slot already holds this entry, perhaps the caller's own from an earlier attempt.
     Taken(Bytes),
-    /// The slot lies below the trim floor. The caller slept too long and knows less than a snapshot.
+    /// The slot lies below the trim floor. The caller slept too long and knows less than a
+    /// snapshot.
     Trimmed,
 }
 
@@ -76,9 +77,9 @@ pub enum LogRead {
 /// ```
 ///
 /// SUBTLE: an append that failed as `Indeterminate` can still land after the caller saw the error.
-/// The caller therefore repeats the same bytes at the same slot until the log answers. On `Taken` it
-/// compares, because the entry that beat it may be its own first attempt. It never moves to the next
-/// slot with an unanswered append behind it.
+/// The caller therefore repeats the same bytes at the same slot until the log answers. On `Taken`
+/// it compares, because the entry that beat it may be its own first attempt. It never moves to the
+/// next slot with an unanswered append behind it.
 #[async_trait]
 pub trait MetadataLog: fmt::Debug + Send + Sync {
     /// Writes `bytes` into slot `at` if that slot is free.

@@ -1,8 +1,8 @@
 //! The machine: one broker's replica of the state.
 //!
 //! Owns following the log, proposing, and letting others look. One task (the [`driver`]) owns the
-//! position in the log and is the only one to change the state; everyone else has this handle, which
-//! is cheap to clone. What entries mean is in `state`; finding a snapshot to begin with is in
+//! position in the log and is the only one to change the state; everyone else has this handle,
+//! which is cheap to clone. What entries mean is in `state`; finding a snapshot to begin with is in
 //! [`start`].
 
 use std::fmt;
@@ -34,12 +34,12 @@ pub use watchers::Watch;
 
 use watchers::Watchers;
 
-/// How a machine behaves. The defaults suit a cluster; [`MachineConfig::exclusive`] suits a log that
-/// no other process can reach.
+/// How a machine behaves. The defaults suit a cluster; [`MachineConfig::exclusive`] suits a log
+/// that no other process can reach.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// Whether this process alone appends to the log, by the backend's own lock: then nothing has to
-    /// be polled, and brokers found at start are dead.
+    /// Whether this process alone appends to the log, by the backend's own lock: then nothing has
+    /// to be polled, and brokers found at start are dead.
     pub exclusive: bool,
     /// How often the tail is looked at when there is no other reason.
     pub poll_interval: Duration,
@@ -226,8 +226,8 @@ impl Machine {
         Ok(Proposed { reply: proposed })
     }
 
-    /// Follows the log to its tail: once this is `Ok`, everything that any broker acknowledged before
-    /// the call is applied here. One read serves all who wait.
+    /// Follows the log to its tail: once this is `Ok`, everything that any broker acknowledged
+    /// before the call is applied here. One read serves all who wait.
     pub async fn barrier(&self) -> Result<(), Unreachable> {
         let (reply, reached) = oneshot::channel();
         let pass = async {

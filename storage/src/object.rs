@@ -49,8 +49,8 @@ pub struct ObjectMeta {
 ///   bytes of an object.
 /// - **OBJ-3 durable before acknowledged.** After `Created` the object survives the loss of every
 ///   process.
-/// - **OBJ-4 read after write.** Whoever learns of a `Created` finds the object by `get_range` and by
-///   `list`, from any process, from then on.
+/// - **OBJ-4 read after write.** Whoever learns of a `Created` finds the object by `get_range` and
+///   by `list`, from any process, from then on.
 ///
 /// SUBTLE: a put that failed as `Indeterminate` can still land, minutes later. Keys are therefore
 /// never used twice for different bytes, and an object that nobody refers to means nothing.
@@ -59,7 +59,8 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// Writes `bytes` under `key` if nothing stands there.
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<Put, PortError>;
 
-    /// Returns the bytes of `range`, cut at the end of the object; `None` if there is no such object.
+    /// Returns the bytes of `range`, cut at the end of the object; `None` if there is no such
+    /// object.
     ///
     /// A range that begins at or past the end gives no bytes.
     async fn get_range(

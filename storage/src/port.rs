@@ -12,8 +12,8 @@ pub enum PortError {
     /// The call may have taken effect, or may yet. Whatever cannot be classified lands here.
     #[error("outcome unknown: {0}")]
     Indeterminate(#[source] Cause),
-    /// The backend can't go on in this process, and what it says can't be believed any more. The call
-    /// may have taken effect. Only a restart finds out.
+    /// The backend can't go on in this process, and what it says can't be believed any more. The
+    /// call may have taken effect. Only a restart finds out.
     #[error("broken until restarted: {0}")]
     Broken(#[source] Cause),
 }

@@ -2,8 +2,8 @@
 //!
 //! Planning is one short look at the state and touches no network; fetching reads blocks and never
 //! touches the state. Batches leave as they came, but for the sixteen bytes before their checksum
-//! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights, ranges)
-//! is in [`blocks`]; finding an offset by time is in [`timestamps`].
+//! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights,
+//! ranges) is in [`blocks`]; finding an offset by time is in [`timestamps`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -120,7 +120,7 @@ pub enum FetchError {
     #[error("no partition {0}")]
     UnknownPartition(TopicPartition),
     /// The offset is below the log start or past the end, as far as this broker knows.
-    #[error("offset {offset} lies outside {} to {}", .watermarks.log_start, .watermarks.high_watermark)]
+    #[error("offset {offset} lies outside the partition ({watermarks:?})")]
     OutOfRange {
         /// The offset asked for.
         offset: Offset,

@@ -1,7 +1,7 @@
 //! Segments: immutable objects that hold record batches of many partitions.
 //!
-//! Owns the layout and the checks on it. Building one is in [`builder`]; when it is built, uploaded and
-//! committed is the `writer`'s business.
+//! Owns the layout and the checks on it. Building one is in [`builder`]; when it is built, uploaded
+//! and committed is the `writer`'s business.
 //!
 //! ```text
 //! segment   | header | block | block | … | footer | trailer |
@@ -11,12 +11,11 @@
 //! trailer   | footer length u32 | crc32c of the footer u32 | "ODRF" |
 //! ```
 //!
-//! A block is what is read and checked as a whole: batches of one partition, as their producers sent
-//! them, perhaps compressed together. Its checksum covers the segment id and the block's position in
-//! it, the topic id and the partition with the payload, so that a wrong byte range in a mixed object
-//! is an error and never another topic's records, nor other records of the same (F1 in the fault
-//! catalogue). The footer is the runs of the commit, so that
-//! a segment explains itself.
+//! A block is what is read and checked as a whole: batches of one partition, as their producers
+//! sent them, perhaps compressed together. Its checksum covers the segment id and the block's
+//! position in it, the topic id and the partition with the payload, so that a wrong byte range in a
+//! mixed object is an error and never another topic's records, nor other records of the same (F1 in
+//! the fault catalogue). The footer is the runs of the commit, so that a segment explains itself.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! Snapshots: the state at one position of the log, as bytes.
 //!
-//! The payload is canonical: equal states have equal bytes, so that its hash is the state's digest and
-//! two snapshots of one position are one object. Writing and finding them is the `machine`'s business.
+//! The payload is canonical: equal states have equal bytes, so that its hash is the state's digest
+//! and two snapshots of one position are one object. Writing and finding them is the `machine`'s
+//! business.
 
 use std::collections::BTreeMap;
 

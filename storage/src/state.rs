@@ -1,10 +1,10 @@
 //! The state: what every broker that has applied the same entries holds, byte for byte.
 //!
 //! [`State::apply`] is the only way in. It is synchronous, total and deterministic: no clock (time
-//! comes in the entry), no randomness, no hash order, no floats, no I/O; nonsense is an outcome, never
-//! a panic. Owns dispatch, the chain of entries, log time and the feature level; brokers, topics,
-//! partitions, segments and offsets are in the modules below. Following the log is the `machine`'s
-//! business.
+//! comes in the entry), no randomness, no hash order, no floats, no I/O; nonsense is an outcome,
+//! never a panic. Owns dispatch, the chain of entries, log time and the feature level; brokers,
+//! topics, partitions, segments and offsets are in the modules below. Following the log is the
+//! `machine`'s business.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,8 @@ pub const LOG_TIME_STEP_MS_MAX: i64 = 10 * 60 * 1000;
 
 /// The deterministic state machine.
 ///
-/// Invariants: PART-1, PART-2 (see [`Partition`]), SEG-1 (see [`Segments`]), CMD-1 (see [`Brokers`]).
+/// Invariants: PART-1, PART-2 (see [`Partition`]), SEG-1 (see [`Segments`]), CMD-1 (see
+/// [`Brokers`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(crate) cluster_id: Uuid,
@@ -68,8 +69,8 @@ pub struct Applied {
     pub touched: Vec<TopicPartition>,
 }
 
-/// Why an entry can't be applied at all. The broker that meets one stops: what it holds and what the
-/// log says have parted.
+/// Why an entry can't be applied at all. The broker that meets one stops: what it holds and what
+/// the log says have parted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// Entries are applied in order, without holes.

@@ -6,9 +6,9 @@
 //! upload, and proposes its commit; whoever waits hears what `apply` made of it. Data, then commit,
 //! then visible, then acknowledged: never another order.
 //!
-//! Uploads run in parallel, commits follow the order of sealing, so what one connection sent stays in
-//! its order. A segment that can't be uploaded fails its own batches, not the next ones; it may stand
-//! in the store all the same, and is then an orphan.
+//! Uploads run in parallel, commits follow the order of sealing, so what one connection sent stays
+//! in its order. A segment that can't be uploaded fails its own batches, not the next ones; it may
+//! stand in the store all the same, and is then an orphan.
 
 use std::fmt;
 use std::future::Future;

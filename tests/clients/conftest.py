@@ -1,6 +1,6 @@
 """Suites with the clients people use, unmodified, against a real broker process.
 
-    ODRADEK_BIN=target/release/odradek pytest tests/clients       # what tests/run does
+    BROKER_BIN=target/release/odradek pytest tests/clients       # what tests/run does
     SERVER=kafka pytest tests/clients                             # the same suites against Apache Kafka
 
 The second form is how a suite proves that it asks for Kafka's behaviour and not for ours. Most tests

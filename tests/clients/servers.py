@@ -9,11 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
 import wire
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KAFKA_LIBS = Path(os.environ.get("KAFKA_LIBS", REPOSITORY / ".tools/kafka"))
-ODRADEK_BIN = Path(os.environ.get("ODRADEK_BIN", REPOSITORY / "target/release/odradek"))
+BROKER_BIN = Path(os.environ.get("BROKER_BIN", REPOSITORY / "target/release/odradek"))
 START_TIMEOUT = 60  # seconds; a bound for broken starts, not an expectation
 
 
@@ -80,11 +82,30 @@ class Odradek(Server):
 
     def command(self):
         data = self.directory / "data"
-        return [ODRADEK_BIN, "--listen", self.bootstrap, "--data", data, *self.flags]
+        return [BROKER_BIN, "--listen", self.bootstrap, "--data", data, *self.flags]
 
 
 class ApacheKafka(Server):
     """A single KRaft node."""
+
+    def start(self):
+        super().start()
+        while not self.leads_all_partitions():
+            time.sleep(0.1)
+        return self
+
+    def leads_all_partitions(self):
+        """Kafka listens before it has taken up its partitions again."""
+        client = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused"})
+        try:
+            for topic in client.list_topics(timeout=30).topics.values():
+                for partition in topic.partitions:
+                    client.get_watermark_offsets(TopicPartition(topic.topic, partition), timeout=30)
+            return True
+        except KafkaException:
+            return False
+        finally:
+            client.close()
 
     def command(self):
         return java("kafka.Kafka", self.properties(), heap="1g")

@@ -6,27 +6,27 @@ import pytest
 
 import wire
 from conftest import AGAINST_KAFKA
-from servers import ODRADEK_BIN, free_port
+from servers import BROKER_BIN, free_port
 from test_kcat import kcat, read_all
 
 pytestmark = pytest.mark.skipif(AGAINST_KAFKA, reason="the command line is Odradek's own")
 
 
 def test_help_names_every_flag():
-    text = subprocess.run([ODRADEK_BIN, "--help"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run([BROKER_BIN, "--help"], check=True, capture_output=True, text=True).stdout
     for flag in ("--listen", "--data", "--advertise", "--store", "--log"):
         assert flag in text
 
 
 def test_an_unknown_flag_is_refused():
-    done = subprocess.run([ODRADEK_BIN, "--lissten", "127.0.0.1:0"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([BROKER_BIN, "--lissten", "127.0.0.1:0"], capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert "--lissten" in done.stderr
 
 
 def test_a_taken_port_is_an_error_that_names_it(start_broker, tmp_path):
     server = start_broker()
-    command = [ODRADEK_BIN, "--listen", server.bootstrap, "--data", tmp_path / "data"]
+    command = [BROKER_BIN, "--listen", server.bootstrap, "--data", tmp_path / "data"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert server.bootstrap in done.stdout + done.stderr

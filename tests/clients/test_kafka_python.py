@@ -98,12 +98,12 @@ def setting(manager, topic, key):
 
 def test_a_topic_is_created_described_grown_and_deleted(manager, new_name):
     name = new_name()
-    manager.create_topics({name: {"num_partitions": 3, "replication_factor": 1, "configs": {"retention.ms": "777000"}}})
+    manager.create_topics({name: {"num_partitions": 3, "replication_factor": 1, "configs": {"max.message.bytes": "54321"}}})
     (topic,) = manager.describe_topics([name])
     assert [partition["partition_index"] for partition in topic["partitions"]] == [0, 1, 2]
     assert all(partition["error_code"] == 0 for partition in topic["partitions"])
-    assert setting(manager, name, "retention.ms") == ("777000", "DYNAMIC_TOPIC_CONFIG")
-    assert setting(manager, name, "max.message.bytes") == ("1048588", "DEFAULT_CONFIG")
+    assert setting(manager, name, "max.message.bytes") == ("54321", "DYNAMIC_TOPIC_CONFIG")
+    assert setting(manager, name, "message.timestamp.type") == ("CreateTime", "DEFAULT_CONFIG")
 
     manager.create_partitions({name: 5})
     assert partition_count(manager, name) == 5
@@ -138,22 +138,24 @@ def test_what_can_not_be_created_is_refused(manager, topic, new_name):
 
 
 def test_settings_are_changed_and_reset(manager, topic):
-    before = setting(manager, topic, "retention.ms")
-    manager.alter_configs([ConfigResource("TOPIC", topic, {"retention.ms": "99000"})])
-    assert setting(manager, topic, "retention.ms") == ("99000", "DYNAMIC_TOPIC_CONFIG")
-    manager.reset_configs([ConfigResource("TOPIC", topic, ["retention.ms"])])
-    assert setting(manager, topic, "retention.ms") == before
+    key = "max.message.bytes"
+    before = setting(manager, topic, key)
+    manager.alter_configs([ConfigResource("TOPIC", topic, {key: "99000"})])
+    assert setting(manager, topic, key) == ("99000", "DYNAMIC_TOPIC_CONFIG")
+    manager.reset_configs([ConfigResource("TOPIC", topic, [key])])
+    assert setting(manager, topic, key) == before
 
-    refused = manager.alter_configs([ConfigResource("TOPIC", topic, {"retention.ms": "soon"})])
+    refused = manager.alter_configs([ConfigResource("TOPIC", topic, {key: "many"})])
     assert "Error 40" in refused["topic"][topic], "INVALID_CONFIG"
-    assert setting(manager, topic, "retention.ms") == before
+    assert setting(manager, topic, key) == before
 
 
-def test_the_older_way_to_alter_replaces_all_settings(manager, new_topic):
-    topic = new_topic(retention_ms=1000, segment_ms=600000)
-    wanted = ConfigResource("TOPIC", topic, {"retention.ms": "2000"})
-    manager.alter_configs([wanted], incremental=False)
-    assert setting(manager, topic, "retention.ms")[0] == "2000"
+def test_the_older_way_to_alter_works_too(manager, new_topic):
+    # AlterConfigs replaces all settings; this client adds those that are to stay.
+    topic = new_topic(max_message_bytes=1000, message_timestamp_type="LogAppendTime")
+    manager.alter_configs([ConfigResource("TOPIC", topic, {"max.message.bytes": "2000"})], incremental=False)
+    assert setting(manager, topic, "max.message.bytes") == ("2000", "DYNAMIC_TOPIC_CONFIG")
+    assert setting(manager, topic, "message.timestamp.type") == ("LogAppendTime", "DYNAMIC_TOPIC_CONFIG")
 
 
 def test_the_cluster_is_described(manager, bootstrap):

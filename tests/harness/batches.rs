@@ -105,7 +105,8 @@ pub struct ReadRecord {
     pub value: Bytes,
 }
 
-/// The records of uncompressed batches, checked: checksums, and offsets without gaps inside a batch.
+/// The records of uncompressed batches, checked: checksums, and offsets without gaps inside a
+/// batch.
 pub fn read_records(mut batches: Bytes) -> Vec<ReadRecord> {
     use bytes::Buf;
     let mut read = Vec::new();

@@ -1,7 +1,7 @@
 //! What we promise: the harness.
 //!
-//! A scenario starts a [`cluster::Cluster`] of brokers in this process, talks to it through real sockets
-//! with a [`client::Client`], and says what must come back:
+//! A scenario starts a [`cluster::Cluster`] of brokers in this process, talks to it through real
+//! sockets with a [`client::Client`], and says what must come back:
 //!
 //! ```no_run
 //! # async fn scenario() {

@@ -1,9 +1,10 @@
 //! A simulated cluster: one seed decides workload, faults, crashes and delays.
 //!
-//! The engines are the real ones; only the ports are in memory, behind faults, and time is paused, so
-//! that it passes as fast as the tasks allow and always in the same order. While the world runs, every
-//! broker's digest is compared with every other's at the same position of the log. When it is over the
-//! faults stop, a broker that has seen nothing yet reads everything back, and the history is checked:
+//! The engines are the real ones; only the ports are in memory, behind faults, and time is paused,
+//! so that it passes as fast as the tasks allow and always in the same order. While the world runs,
+//! every broker's digest is compared with every other's at the same position of the log. When it is
+//! over the faults stop, a broker that has seen nothing yet reads everything back, and the history
+//! is checked:
 //!
 //! - every acknowledged record is there, where it was said to be;
 //! - no record of an idempotent producer is there twice;
@@ -269,7 +270,7 @@ impl World {
         Producer {
             number,
             end,
-            idempotent: number % 2 == 0,
+            idempotent: number.is_multiple_of(2),
             partitions: self.plan.partitions,
             brokers: Arc::clone(&self.brokers),
             history: Arc::clone(&self.history),

@@ -1,5 +1,5 @@
-//! Bad input: the broker answers with the protocol's error or closes the connection, its memory stays
-//! bounded, and other clients notice nothing.
+//! Bad input: the broker answers with the protocol's error or closes the connection, its memory
+//! stays bounded, and other clients notice nothing.
 
 use bytes::{BufMut, Bytes};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId};
@@ -70,7 +70,6 @@ async fn what_is_no_request_closes_the_connection() {
         frame_of(ApiKey::Metadata, 1, &[0, 0, 0, 0, 0]),
         frame_of(ApiKey::Produce, 2, &[0; 20]),
         frame_of(ApiKey::Fetch, 99, &[0; 20]),
-        
         frame_of(ApiKey::Vote, 0, &[0; 20]),
         Bytes::from_static(&[0, 0, 0, 10, 0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff]),
         frame_of(ApiKey::Fetch, 4, &[0x80; 64]),

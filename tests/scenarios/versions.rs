@@ -1,4 +1,5 @@
-//! Every version of every API: a plain request is answered by a response that decodes, without error.
+//! Every version of every API: a plain request is answered by a response that decodes, without
+//! error.
 
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource as AlterResource;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;

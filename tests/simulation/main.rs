@@ -1,7 +1,7 @@
 //! Simulation: whole clusters on paused time, from a seed.
 //!
-//! `ODRADEK_SEED=17 cargo test -p odradek-tests --test simulation` runs one seed with its trace printed;
-//! `ODRADEK_SEEDS=1000` runs so many random ones. A seed that found something stands in
+//! `ODRADEK_SEED=17 cargo test -p odradek-tests --test simulation` runs one seed with its trace
+//! printed; `ODRADEK_SEEDS=1000` runs so many random ones. A seed that found something stands in
 //! [`seeds::KEPT`], with what it found.
 
 mod appends;

@@ -1,4 +1,5 @@
-//! Random worlds: a fixed set of seeds, some that are new each time, and those that once found a bug.
+//! Random worlds: a fixed set of seeds, some that are new each time, and those that once found a
+//! bug.
 
 use std::time::Duration;
 

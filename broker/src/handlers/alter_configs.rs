@@ -1,4 +1,5 @@
-//! AlterConfigs: sets the configs of a resource as a whole. What is not named goes back to its default.
+//! AlterConfigs: sets the configs of a resource as a whole. What is not named goes back to its
+//! default.
 
 use odradek_protocol::ResponseError;
 use odradek_protocol::messages::alter_configs_request::AlterConfigsResource;

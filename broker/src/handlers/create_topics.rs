@@ -1,7 +1,7 @@
 //! CreateTopics.
 //!
-//! Replica assignments are taken for what they say about the number of partitions and replicas; which
-//! brokers they name means nothing, because any broker serves any partition.
+//! Replica assignments are taken for what they say about the number of partitions and replicas;
+//! which brokers they name means nothing, because any broker serves any partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,10 @@
 //! Fetch: records from an offset on.
 //!
 //! Sessionless (session id 0), which every client takes as long as a response has exactly the
-//! partitions that were asked for. Where there is nothing to read, the fetch waits for something to be
-//! applied. "There is no such offset" and "there is no such topic" are said only after following the
-//! log to its tail: another broker may have acknowledged them, and a client that is told so resets its
-//! position.
+//! partitions that were asked for. Where there is nothing to read, the fetch waits for something to
+//! be applied. "There is no such offset" and "there is no such topic" are said only after following
+//! the log to its tail: another broker may have acknowledged them, and a client that is told so
+//! resets its position.
 
 use std::time::Duration;
 

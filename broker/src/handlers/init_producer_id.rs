@@ -1,7 +1,7 @@
 //! InitProducerId: an identity for an idempotent producer (KIP-98).
 //!
-//! A broker takes producer ids from the log in blocks and gives them out from memory; what is left of a
-//! block when it stops is never used, and ids are never used twice.
+//! A broker takes producer ids from the log in blocks and gives them out from memory; what is left
+//! of a block when it stops is never used, and ids are never used twice.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
 //! ListOffsets: where a partition begins and ends, and what lies at a time.
 //!
-//! "Latest" is linearizable: the log is followed to its tail first, so that whoever reads "to the end"
-//! misses nothing that was acknowledged before it asked.
+//! "Latest" is linearizable: the log is followed to its tail first, so that whoever reads "to the
+//! end" misses nothing that was acknowledged before it asked.
 
 use std::collections::BTreeSet;
 
@@ -99,13 +99,12 @@ fn answer(
 ) -> ListOffsetsPartitionResponse {
     let response =
         ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-    let response = match found {
+    match found {
         Ok(found) => {
             let epoch = if found == NONE { -1 } else { 0 };
             let response = response.with_offset(found.offset.0).with_timestamp(found.timestamp_ms);
             if version >= 4 { response.with_leader_epoch(epoch) } else { response }
         }
         Err(code) => response.with_error_code(code.code()).with_offset(-1).with_timestamp(-1),
-    };
-    response
+    }
 }

@@ -1,7 +1,7 @@
 //! Metadata: which topics there are, and which broker to ask for each partition.
 //!
-//! Any broker serves any partition, so the leader is a hint (see `leadership`), the leader epoch is 0
-//! for ever, and a topic that is created because it was asked for is there at once.
+//! Any broker serves any partition, so the leader is a hint (see `leadership`), the leader epoch is
+//! 0 for ever, and a topic that is created because it was asked for is there at once.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,12 @@
 //! Produce: batches into the log.
 //!
-//! A batch's header is checked, and its checksum; where it is not compressed, its records are walked.
-//! Compressed records are not opened: that would cost more than all the rest of the path, and nothing
-//! on it depends on what is inside. A producer that compresses nonsense hurts the consumers of its own
-//! topic and nobody else.
+//! A batch's header is checked, and its checksum; where it is not compressed, its records are
+//! walked. Compressed records are not opened: that would cost more than all the rest of the path,
+//! and nothing on it depends on what is inside. A producer that compresses nonsense hurts the
+//! consumers of its own topic and nobody else.
 //!
-//! A request begins when it is read, in the order of its connection, and ends when its batches are in
-//! the log. `acks` 1 and all are the same: there is no replica to wait for and nothing sooner to
+//! A request begins when it is read, in the order of its connection, and ends when its batches are
+//! in the log. `acks` 1 and all are the same: there is no replica to wait for and nothing sooner to
 //! acknowledge.
 
 use std::time::Duration;

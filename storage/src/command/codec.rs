@@ -1,10 +1,10 @@
 //! The stored form of an entry: protobuf in an envelope.
 //!
-//! Tags are never used twice. A field that this release does not know is skipped; a *command* it does
-//! not know is an error, and a broker that meets it stops: it is proposed only after the feature
-//! level was raised past what this release knows. Tags 20 to 29 of `Command` are reserved for
-//! transactions, 30 to 39 for merging and branching, 40 to 49 for groups; tag 5 of `Run` is where
-//! inline bytes will stand.
+//! Tags are never used twice. A field that this release does not know is skipped; a *command* it
+//! does not know is an error, and a broker that meets it stops: it is proposed only after the
+//! feature level was raised past what this release knows. Tags 20 to 29 of `Command` are reserved
+//! for transactions, 30 to 39 for merging and branching, 40 to 49 for groups; tag 5 of `Run` is
+//! where inline bytes will stand.
 
 use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};

@@ -34,8 +34,8 @@ pub async fn check<L: MetadataLog + Clone + 'static>(mut fresh: impl FnMut() -> 
     one_racer_wins_a_slot(&fresh()).await;
 }
 
-/// Checks a log whose calls may fail, late and ambiguously: writers that repeat an unanswered append
-/// until it is answered lose nothing and write nothing twice.
+/// Checks a log whose calls may fail, late and ambiguously: writers that repeat an unanswered
+/// append until it is answered lose nothing and write nothing twice.
 pub async fn check_despite_faults<L: MetadataLog + Clone + 'static>(log: L) {
     let mut writers = JoinSet::new();
     for writer in 0..4 {

@@ -1,8 +1,8 @@
 //! A log in files: the embedded log of a broker that is alone.
 //!
-//! Chunks of a fixed size hold records one after the other. A chunk is written full of zeros and synced
-//! before it is used, so that a full disk shows when a chunk is made and not when an entry is
-//! committed. An append is one positioned write and one sync; nobody sees the entry before.
+//! Chunks of a fixed size hold records one after the other. A chunk is written full of zeros and
+//! synced before it is used, so that a full disk shows when a chunk is made and not when an entry
+//! is committed. An append is one positioned write and one sync; nobody sees the entry before.
 //!
 //! ```text
 //! DIR/lock                          held while the log is open
@@ -18,21 +18,21 @@
 //! What stands behind the last good record decides whether the log opens:
 //!
 //! - zeros: nothing was written there.
-//! - a bad record with a good one of a later number behind it: the bad one was acknowledged, because
-//!   appends wait for each other. The log is damaged and does not open.
+//! - a bad record with a good one of a later number behind it: the bad one was acknowledged,
+//!   because appends wait for each other. The log is damaged and does not open.
 //! - a bad record that reached the disk only in part: a sector of it (512 bytes, or the part of the
-//!   record in it) is all zeros, or the file ends before it does. Its append was never acknowledged,
-//!   because the sync had not returned. It is cleared, and its slot is free.
-//! - any other bad record: all of it was written, and some of it has changed since. It may have been
-//!   acknowledged, so the log does not open. Losing it silently would be worse than refusing.
+//!   record in it) is all zeros, or the file ends before it does. Its append was never
+//!   acknowledged, because the sync had not returned. It is cleared, and its slot is free.
+//! - any other bad record: all of it was written, and some of it has changed since. It may have
+//!   been acknowledged, so the log does not open. Losing it silently would be worse than refusing.
 //!
 //! The body is masked so that the third rule can't mistake an entry full of zeros for a torn one.
 //!
 //! A gap, a missing chunk or a wrong checksum of the floor keep the log closed as well.
 //!
-//! A write or a sync that fails leaves the log *broken* until it is opened again: after a failed sync
-//! the page cache shows what the disk does not have, and asking again would be answered with success.
-//! Opening writes the last record once more, for the same reason.
+//! A write or a sync that fails leaves the log *broken* until it is opened again: after a failed
+//! sync the page cache shows what the disk does not have, and asking again would be answered with
+//! success. Opening writes the last record once more, for the same reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -210,7 +210,11 @@ impl Inner {
     }
 
     fn write(&self, chunk: &Chunk, record: &[u8], at: u64) -> Result<(), PortError> {
-        let written = self.disk.write(&chunk.file, record, at);
+        let written = self.disk.write(&chunk.file, record, at).inspect_err(|_| {
+            // A piece of a record could look like damage, and nobody was told that it is there. If
+            // this fails too, opening the log judges what it finds.
+            drop(self.disk.write(&chunk.file, &vec![0; record.len()], at));
+        });
         let synced = written.and_then(|()| self.disk.sync(&chunk.file));
         synced.map_err(|error| self.fence(&chunk.path, &error))
     }

@@ -1,12 +1,12 @@
 //! The task that owns the state and the position in the log.
 //!
-//! At most one append is in flight; while it flies, the next group of proposals gathers in the queue.
-//! The rules of an append:
+//! At most one append is in flight; while it flies, the next group of proposals gathers in the
+//! queue. The rules of an append:
 //!
-//! - *taken*: read what stands there; if it is this very append, it won after all; if not, apply what
-//!   others wrote and try the next slot with what is left.
-//! - *unknown*: repeat the same bytes at the same slot until the log answers. Never another slot with
-//!   an unanswered append behind.
+//! - *taken*: read what stands there; if it is this very append, it won after all; if not, apply
+//!   what others wrote and try the next slot with what is left.
+//! - *unknown*: repeat the same bytes at the same slot until the log answers. Never another slot
+//!   with an unanswered append behind.
 //! - *refused*, and nothing unknown before: the proposals certainly did not happen.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -37,13 +37,13 @@ use crate::lsn::Lsn;
 use crate::port::PortError;
 use crate::state::{FEATURE_LEVEL, State};
 
-/// Pause before an append of unknown outcome is repeated: drawn from zero to this, doubled with each
-/// repetition up to [`BACKOFF_MAX`].
+/// Pause before an append of unknown outcome is repeated: drawn from zero to this, doubled with
+/// each repetition up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// An append that took longer than this is believed only after the slot was read back: its broker may
-/// have slept through a trim (RELIABILITY A6).
+/// An append that took longer than this is believed only after the slot was read back: its broker
+/// may have slept through a trim (RELIABILITY A6).
 const APPEND_BELIEVED_MAX: Duration = Duration::from_secs(5);
 
 /// How long deregistration may take when the machine is stopped.
@@ -363,8 +363,8 @@ impl Driver {
         }
     }
 
-    /// SUBTLE: once one attempt went unanswered, a later refusal proves nothing, because the first may
-    /// have landed or may land yet. Only `Committed` and `Taken` end the uncertainty.
+    /// SUBTLE: once one attempt went unanswered, a later refusal proves nothing, because the first
+    /// may have landed or may land yet. Only `Committed` and `Taken` end the uncertainty.
     async fn append_until_answered(&mut self, at: Lsn, bytes: &Bytes) -> Answer {
         let began = Instant::now();
         let mut unknown = false;

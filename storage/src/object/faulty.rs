@@ -1,7 +1,7 @@
 //! An object store whose calls go wrong, by chance or by script, and whose bytes can't be trusted.
 //!
-//! Owns what can be wrong with the answer to a read. What can become of a call is `port::fate`; what
-//! a store must keep in spite of it is `object::conformance`.
+//! Owns what can be wrong with the answer to a read. What can become of a call is `port::fate`;
+//! what a store must keep in spite of it is `object::conformance`.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;

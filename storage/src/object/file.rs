@@ -1,10 +1,10 @@
 //! Objects as files of a folder.
 //!
 //! An object is written under a temporary name, synced, and then linked to its own name: the link
-//! fails if the name is taken, and shows the object whole or not at all. The folder is synced before
-//! the put is acknowledged, or a crash could take the name away again; so it is before a put answers
-//! that the name is taken, because whoever repeats a put takes that for success. What a crash leaves
-//! under a temporary name is removed when the folder is opened.
+//! fails if the name is taken, and shows the object whole or not at all. The folder is synced
+//! before the put is acknowledged, or a crash could take the name away again; so it is before a put
+//! answers that the name is taken, because whoever repeats a put takes that for success. What a
+//! crash leaves under a temporary name is removed when the folder is opened.
 //!
 //! A folder that could not be synced leaves the store *broken* for puts until it is opened again:
 //! asking the kernel once more would be answered with success. A file that could not be synced is

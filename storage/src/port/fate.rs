@@ -81,13 +81,14 @@ impl<F: Clone> Control<F> {
         self.lock().faults = faults;
     }
 
-    /// Begins or ends an outage, during which every call is [`Fate::Lost`]. What is late still lands.
+    /// Begins or ends an outage, during which every call is [`Fate::Lost`]. What is late still
+    /// lands.
     pub fn outage(&self, on: bool) {
         self.lock().outage = on;
     }
 
-    /// Decides the next calls with an effect, one each, before the dice decide again. An outage comes
-    /// first.
+    /// Decides the next calls with an effect, one each, before the dice decide again. An outage
+    /// comes first.
     pub fn script(&self, fates: impl IntoIterator<Item = Fate>) {
         self.lock().script.extend(fates);
     }
@@ -183,8 +184,8 @@ impl<F> Control<F> {
 }
 
 impl CallFaults {
-    /// Always takes the same number of draws, so that turning one fault leaves the others where they
-    /// were.
+    /// Always takes the same number of draws, so that turning one fault leaves the others where
+    /// they were.
     fn draw(&self, rng: &mut StdRng) -> Drawn {
         let mut chance = |likelihood| rng.random_bool(likelihood);
         let (refused, lost) = (chance(self.refused), chance(self.lost));

@@ -1,7 +1,7 @@
 //! Blocks: in memory, on their way, or in the store.
 //!
-//! However many readers want a block, it is read once: the first opens a flight, the others join it.
-//! Blocks that lie close together in a segment are read by one range. What the writer has just
+//! However many readers want a block, it is read once: the first opens a flight, the others join
+//! it. Blocks that lie close together in a segment are read by one range. What the writer has just
 //! uploaded is put here by it, so a consumer at the tail costs no read at all.
 
 use std::collections::BTreeMap;
@@ -228,7 +228,8 @@ impl Inner {
         for (key, error) in
             failure.iter().filter_map(|(key, read)| Some((key, read.as_ref().err()?)))
         {
-            tracing::error!(segment = %key.segment, position = key.position, error, "block can't be read");
+            let BlockKey { segment, position } = key;
+            tracing::error!(%segment, position, error, "block can't be read");
         }
         failure
     }

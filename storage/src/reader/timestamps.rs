@@ -1,8 +1,8 @@
 //! Finding offsets by time (ListOffsets).
 //!
-//! The state knows the largest timestamp of each extent, the batch header that of each batch; only the
-//! one batch that decides is opened. A batch that can't be opened (its producer compressed nonsense) is
-//! answered by its first offset, which is never too late.
+//! The state knows the largest timestamp of each extent, the batch header that of each batch; only
+//! the one batch that decides is opened. A batch that can't be opened (its producer compressed
+//! nonsense) is answered by its first offset, which is never too late.
 
 use odradek_protocol::id::{Offset, TopicPartition};
 

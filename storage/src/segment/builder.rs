@@ -1,8 +1,8 @@
 //! Building a segment: collects batches of many partitions, packs them into blocks, seals them.
 //!
-//! Batches of one partition keep the order in which they came and end up side by side. They are never
-//! re-encoded; where all batches of a block came uncompressed, the block is compressed as a whole if
-//! that pays.
+//! Batches of one partition keep the order in which they came and end up side by side. They are
+//! never re-encoded; where all batches of a block came uncompressed, the block is compressed as a
+//! whole if that pays.
 
 use std::collections::BTreeMap;
 

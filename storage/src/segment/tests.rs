@@ -67,7 +67,11 @@ fn is_compressed(segment: &SealedSegment) -> bool {
 
 prop_compose! {
     fn any_batch()(
-        length in prop_oneof![8 => 61..4000_usize, 1 => 300_000..700_000_usize, 1 => Just(1_200_000)],
+        length in prop_oneof![
+            8 => 61..4000_usize,
+            1 => 300_000..700_000_usize,
+            1 => Just(1_200_000)
+        ],
         compressed in any::<bool>(),
         compressible in any::<bool>(),
         index in -1..3_i32,
@@ -90,7 +94,8 @@ proptest! {
             builder.push(*partition, batch.clone());
         }
         prop_assert_eq!(builder.is_empty(), batches.is_empty());
-        prop_assert_eq!(builder.content_bytes(), batches.iter().map(|it| it.1.bytes.len()).sum::<usize>());
+        let bytes: usize = batches.iter().map(|it| it.1.bytes.len()).sum();
+        prop_assert_eq!(builder.content_bytes(), bytes);
         let segment = builder.seal(ID, zstd_level);
         let mut end = u64::try_from(HEADER_BYTES).unwrap();
         let mut order = Vec::new();

@@ -2,8 +2,9 @@
 //!
 //! CMD-1 lives here: a broker hands its commands over to others and repeats them when it does not
 //! know what became of them, so each registration remembers its last applied command ids. What is
-//! older than those can't be told from a repetition and is turned away as stale. With a registration
-//! those ids are forgotten, so an incarnation registers once: who was expired comes back as another.
+//! older than those can't be told from a repetition and is turned away as stale. With a
+//! registration those ids are forgotten, so an incarnation registers once: who was expired comes
+//! back as another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -178,8 +179,8 @@ impl Brokers {
         self.left.push_back(incarnation);
     }
 
-    /// Says whether a command may be applied. A new one shows that its broker lives, whoever brought
-    /// it into the log.
+    /// Says whether a command may be applied. A new one shows that its broker lives, whoever
+    /// brought it into the log.
     pub(crate) fn admit(&mut self, id: CommandId, now: Lsn) -> Admission {
         let broker = self.node_of(id.incarnation).and_then(|node| self.by_node.get_mut(&node));
         let Some(broker) = broker else { return Admission::Fenced };

@@ -16,8 +16,8 @@ use crate::segment::SegmentId;
 ///    |   gone      |  extents, contiguous     |  next record
 /// ```
 ///
-/// - **PART-1** extents are contiguous: the first ends behind `log_start`, each begins where the one
-///   before ends, the last ends at `high_watermark`.
+/// - **PART-1** extents are contiguous: the first ends behind `log_start`, each begins where the
+///   one before ends, the last ends at `high_watermark`.
 /// - **PART-2** `high_watermark` never moves back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
@@ -46,8 +46,8 @@ pub struct Extent {
 
 /// Where the bytes of an extent are.
 ///
-/// A block is stored and checked as a whole; an extent can be a part of it, when other batches of the
-/// block were rejected.
+/// A block is stored and checked as a whole; an extent can be a part of it, when other batches of
+/// the block were rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     /// The object.

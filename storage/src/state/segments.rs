@@ -1,8 +1,8 @@
 //! Segments: which objects are referred to, and how often.
 //!
-//! References are counted from the first day on, because a topic can be branched: an extent that two
-//! topics share keeps its segment alive until both have let go. A segment that nothing refers to any
-//! more waits here until it is swept.
+//! References are counted from the first day on, because a topic can be branched: an extent that
+//! two topics share keeps its segment alive until both have let go. A segment that nothing refers
+//! to any more waits here until it is swept.
 
 use std::collections::BTreeMap;
 

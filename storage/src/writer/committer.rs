@@ -88,7 +88,8 @@ impl Waiting {
     }
 }
 
-/// Cuts runs into pieces of about `bytes_max` each in an entry. A run is never cut: its block is one.
+/// Cuts runs into pieces of about `bytes_max` each in an entry. A run is never cut: its block is
+/// one.
 fn split(runs: Vec<Run>, bytes_max: usize) -> Vec<Vec<Run>> {
     let mut parts: Vec<Vec<Run>> = Vec::new();
     let mut bytes = 0;

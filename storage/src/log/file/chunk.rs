@@ -18,8 +18,8 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Makes the chunk that begins with `first`. It takes its name when its blocks are allocated and
-    /// on the disk: the first error means that nothing happened, the second that nobody knows.
+    /// Makes the chunk that begins with `first`. It takes its name when its blocks are allocated
+    /// and on the disk: the inner error means that nothing happened, the outer that nobody knows.
     pub(super) fn create(
         disk: &dyn Disk,
         folder: &Path,

@@ -1,8 +1,8 @@
 //! The record around an entry.
 //!
-//! What is written behind the header is masked with a stream that differs from record to record: the
-//! stored form of an entry has no run of zeros, whatever the entry is made of, so that zeros always
-//! mean *never written*. It also keeps the bytes of an entry from looking like a record.
+//! What is written behind the header is masked with a stream that differs from record to record:
+//! the stored form of an entry has no run of zeros, whatever the entry is made of, so that zeros
+//! always mean *never written*. It also keeps the bytes of an entry from looking like a record.
 
 use super::Lsn;
 

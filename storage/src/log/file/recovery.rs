@@ -18,7 +18,7 @@ struct Scanned {
     entries: Vec<(Header, usize)>,
     /// Where the next record goes.
     end: usize,
-    /// The first lsn of the next chunk, if this one says that there is one.
+    /// Whether it says that there is another chunk behind it.
     sealed: bool,
     /// How many bytes of a torn record begin at the end.
     torn: usize,

@@ -179,9 +179,10 @@ async fn a_flipped_bit_is_refused_or_harmless_never_a_silent_loss() {
     let log = open(folder.path()).unwrap();
     fill(&log, 1..=4).await;
     // Entries that are almost zeros are the ones a flip could make look as if never written.
-    for (number, last) in [(5, 0), (6, 1)] {
-        let mut bytes = vec![0; 40];
-        bytes[39] = last;
+    // The long one reaches over several sectors.
+    for (number, length, last) in [(5, 40, 0), (6, 1100, 1)] {
+        let mut bytes = vec![0; length];
+        bytes[length - 1] = last;
         assert_eq!(log.append(Lsn::new(number), bytes.into()).await.unwrap(), Append::Committed);
     }
     log.trim(Lsn::new(2)).await.unwrap();
@@ -243,13 +244,12 @@ async fn a_write_or_sync_that_fails_breaks_the_log_until_it_is_opened_again() {
         assert!(disk.has_failed());
         is_broken(&log).await;
         drop(log);
-        if fault == Fault::ShortWrite {
-            // Half a sector is no sector: the disk did not do this, whoever did must be asked.
-            assert!(refusal(folder.path()).contains("entry 3"));
-            continue;
-        }
         let log = open(folder.path()).unwrap();
-        assert_eq!(entries(&log, 1).await, Ok(expected(1..=2 + u64::from(landed))));
+        let last = 2 + u64::from(landed);
+        assert_eq!(entries(&log, 1).await, Ok(expected(1..=last)));
+        fill(&log, last + 1..=9).await;
+        drop(log);
+        assert_eq!(entries(&open(folder.path()).unwrap(), 1).await, Ok(expected(1..=9)));
     }
 }
 
@@ -394,4 +394,29 @@ async fn records_of_a_later_form_are_refused_by_name() {
     bytes[at + 24..at + 28].copy_from_slice(&crc.to_be_bytes());
     fs::write(&path, bytes).unwrap();
     assert!(refusal(folder.path()).contains("form 2 of records"));
+}
+
+#[tokio::test]
+async fn a_record_with_a_later_one_behind_it_was_acknowledged_and_is_never_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with_chunks(folder.path(), 8192).unwrap();
+    for number in 1..=3 {
+        let won = log.append(Lsn::new(number), vec![7; 1500].into()).await.unwrap();
+        assert_eq!(won, Append::Committed);
+    }
+    let (path, ..) = last_record(&log);
+    drop(log);
+    let whole = fs::read(&path).unwrap();
+    // Each looks like a torn append by itself: its header, a sector in its middle, all of it.
+    for lost in [0..512, 512..1024, 0..1528, 2048..2560, 1528..3056] {
+        let mut bytes = whole.clone();
+        bytes[lost.clone()].fill(0);
+        fs::write(&path, &bytes).unwrap();
+        let refusal = refusal(folder.path());
+        assert!(refusal.contains("but entry"), "{lost:?}: {refusal}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "what is damaged is left as it is");
+    }
+    fs::write(&path, whole).unwrap();
+    let log = FileLog::open_with_chunks(folder.path(), 8192).unwrap();
+    assert_eq!(log.tail().await.unwrap(), Lsn::new(4));
 }

@@ -10,7 +10,8 @@ use crate::state::State;
 use crate::state::brokers::COMMANDS_REMEMBERED;
 use crate::state::producers::BATCHES_REMEMBERED;
 
-/// PART-1, PART-2 against the state before the entry, SEG-1, and the indexes that must agree with what they index.
+/// PART-1, PART-2 against the state before the entry, SEG-1, and the indexes that must agree with
+/// what they index.
 pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
     let deleted = |topic: TopicId| {
         entry.proposals.iter().any(|it| it.command == Command::DeleteTopic { topic })

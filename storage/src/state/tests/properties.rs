@@ -250,7 +250,8 @@ proptest! {
                 let start = usize::try_from(at.position).unwrap();
                 let end = start + usize::try_from(at.stored_bytes).unwrap();
                 let block = objects[&at.segment].slice(start..end);
-                let content = open_block(at.segment, partition(index), at.position, &block).unwrap();
+                let content = open_block(at.segment, partition(index), at.position, &block);
+                let content = content.unwrap();
                 let skip = usize::try_from(at.skip).unwrap();
                 let bytes = usize::try_from(at.bytes).unwrap();
                 read_back.extend_from_slice(&content[skip..skip + bytes]);

@@ -3,12 +3,12 @@
 //! A script is a list of cases, with blank lines between them. A case begins with a verb and its
 //! arguments (`create-topic name=orders partitions=2`); lines below it are its details, or further
 //! commands of the same entry when they begin with `also`. After `----` follows what must come out.
-//! Lines that begin with `#` are for the reader. A script starts behind the entry that began the log
-//! and registered broker b1 as node 1, unless it says `nothing-yet`.
+//! Lines that begin with `#` are for the reader. A script starts behind the entry that began the
+//! log and registered broker b1 as node 1, unless it says `nothing-yet`.
 //!
-//! Arguments of every command: `id=b1.7` (by default the next of b1), `by=b2` who appends the entry,
-//! `time=+500` milliseconds after the last one, and for entries that do not fit `lsn=`, `previous=`,
-//! `log=`, `level-needed=`, `digest=`. `touched` asks for the partitions that were.
+//! Arguments of every command: `id=b1.7` (by default the next of b1), `by=b2` who appends the
+//! entry, `time=+500` milliseconds after the last one, and for entries that do not fit `lsn=`,
+//! `previous=`, `log=`, `level-needed=`, `digest=`. `touched` asks for the partitions that were.
 //!
 //! After every entry the state is recounted and goes through a snapshot, so every script is a test
 //! of those too. `REWRITE=1` writes what came out into the scripts: for new ones, and to be read
