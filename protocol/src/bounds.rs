@@ -3,8 +3,11 @@
 //! The message decoders reserve memory for as many elements as a count announces, so that fourteen
 //! bytes could ask for more memory than there is, and an allocation that fails ends the process.
 //! Every body is therefore walked first, by the shapes in [`shapes`]: each element must have its
-//! bytes, the whole may not have more than [`ELEMENTS_MAX`], and nothing may be left over. The walk
-//! allocates nothing.
+//! bytes, and the whole may not have more than [`ELEMENTS_MAX`]. The walk allocates nothing.
+//!
+//! NB: bytes behind the message are let through, as Kafka does. librdkafka writes four bytes of zeros
+//! where Metadata from version 9 on has one for "all topics", and reads as a good request followed by
+//! three bytes of nothing.
 
 use bytes::{Buf, Bytes};
 
@@ -52,11 +55,7 @@ pub fn check(key: ApiKey, version: i16, body: &Bytes) -> Result<(), DecodeError>
     let (shape, flexible_since) =
         shapes::of(key).ok_or_else(|| DecodeError::UnknownApi(crate::api::number(key)))?;
     let mut walk = Walk { rest: body, version, flexible: version >= flexible_since, elements: 0 };
-    walk.shape(shape)?;
-    match walk.rest.len() {
-        0 => Ok(()),
-        left => Err(DecodeError::Trailing(left)),
-    }
+    walk.shape(shape)
 }
 
 /// Skips the tagged fields of a header.

@@ -30,9 +30,6 @@ pub enum DecodeError {
     /// Text that is not UTF-8.
     #[error("text that is not UTF-8")]
     Text,
-    /// Bytes behind the message.
-    #[error("{0} bytes behind the message")]
-    Trailing(usize),
     /// A request of a kind that is not served.
     #[error("api key {0} is not served")]
     UnknownApi(i16),

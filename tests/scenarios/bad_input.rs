@@ -66,8 +66,6 @@ async fn what_is_no_request_closes_the_connection() {
         frame_of(ApiKey::Metadata, 1, &[0x7f, 0xff, 0xff, 0xff]),
         frame_of(ApiKey::Metadata, 9, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]),
         frame_of(ApiKey::Metadata, 9, &[[1, 0, 0, 0].as_slice(), &lying_tag].concat()),
-        // Bytes behind the message.
-        frame_of(ApiKey::Metadata, 1, &[0, 0, 0, 0, 0]),
         frame_of(ApiKey::Produce, 2, &[0; 20]),
         frame_of(ApiKey::Fetch, 99, &[0; 20]),
         frame_of(ApiKey::Vote, 0, &[0; 20]),

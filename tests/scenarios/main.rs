@@ -1,5 +1,7 @@
 //! Scenarios: brokers in this process, real sockets, and what must come back.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod admin;
 mod bad_input;
 mod produce_fetch;

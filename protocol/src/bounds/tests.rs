@@ -167,7 +167,7 @@ fn a_good_request_of_every_version_passes_and_decodes() {
 }
 
 #[test]
-fn a_request_that_ends_early_or_late_is_refused() {
+fn a_request_that_ends_early_is_refused() {
     for api in APIS {
         for version in api.min..=api.max {
             let body = sample(api.key, version);
@@ -175,11 +175,17 @@ fn a_request_that_ends_early_or_late_is_refused() {
                 let cut = body.slice(..end);
                 assert!(check(api.key, version, &cut).is_err(), "{:?} v{version} {end}", api.key);
             }
-            let mut longer = body.to_vec();
-            longer.push(0);
-            assert!(check(api.key, version, &longer.into()).is_err(), "{:?} v{version}", api.key);
         }
     }
+}
+
+#[test]
+fn what_librdkafka_sends_for_all_topics_is_understood() {
+    // Version 13, captured from librdkafka 2.16.0: four zeros where one belongs.
+    let body = Bytes::from_static(&[0, 0, 0, 0, 1, 0, 0]);
+    let request = Request::decode(&header(ApiKey::Metadata, 13), body);
+    let Ok(Request::Metadata(metadata)) = request else { panic!("{request:?}") };
+    assert_eq!(metadata.topics, None);
 }
 
 #[test]
