@@ -297,6 +297,3 @@ fn random_uuid(random: &mut StdRng) -> Uuid {
 fn random_incarnation(random: &mut StdRng) -> Incarnation {
     Incarnation(random.next_u64())
 }
-
-#[cfg(test)]
-mod tests;
