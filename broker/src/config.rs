@@ -54,8 +54,8 @@ pub struct Settings {
     /// Address that clients are told to connect to [default: the one listened on].
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Availability zone of this broker. Clients that name the same zone (client.rack, or zone=NAME
-    /// in their client id) are led to brokers in it.
+    /// Availability zone of this broker. Clients that name the same zone in their client id
+    /// (zone=NAME) are led to brokers in it.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
     /// Cluster that this broker belongs to: brokers with the same store, log and cluster share
