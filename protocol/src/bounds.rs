@@ -5,9 +5,9 @@
 //! Every body is therefore walked first, by the shapes in [`shapes`]: each element must have its
 //! bytes, and the whole may not have more than [`ELEMENTS_MAX`]. The walk allocates nothing.
 //!
-//! NB: bytes behind the message are let through, as Kafka does. librdkafka writes four bytes of zeros
-//! where Metadata from version 9 on has one for "all topics", and reads as a good request followed by
-//! three bytes of nothing.
+//! NB: bytes behind the message are let through, as Kafka does. librdkafka writes four bytes of
+//! zeros where Metadata from version 9 on has one for "all topics", and reads as a good request
+//! followed by three bytes of nothing.
 
 use bytes::{Buf, Bytes};
 

@@ -1,7 +1,7 @@
 //! One machine: a broker on files that is killed and started again.
 
 use bytes::Bytes;
-use kafka_protocol::messages::ProduceRequest;
+use kafka_protocol::messages::{MetadataRequest, ProduceRequest};
 use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::{Client, produce_request};
 use odradek_tests::cluster::Cluster;
@@ -75,4 +75,20 @@ async fn a_broker_that_is_stopped_answers_what_is_in_flight() {
     let mut client = Client::connect(cluster.address(place)).await;
     let read = client.read_all("t", 0, 0).await;
     assert!(read.len() >= usize::try_from(answered).unwrap(), "{} < {answered}", read.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_alone_is_the_only_one_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let mut cluster = Cluster::in_folder(folder.path()).await;
+        let mut client = Client::connect(cluster.address(0)).await;
+        let brokers = client.call(9, &MetadataRequest::default().with_topics(None)).await.brokers;
+        // Listening on another port each time, it is another broker each time, and the only one.
+        assert_eq!(brokers.len(), 1, "round {round}");
+        assert_eq!(brokers[0].port, i32::from(cluster.address(0).port()));
+        cluster.stop(0).await;
+        drop(cluster);
+        wait_for_the_lock(folder.path()).await;
+    }
 }

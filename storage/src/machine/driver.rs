@@ -485,10 +485,10 @@ impl Driver {
             if let Some(Outcome::BrokerRegistered(node)) = outcome {
                 tracing::info!(%node, incarnation = %self.incarnation, "registered");
                 self.registered = true;
-                self.shared.node.send_replace(Some(node));
                 if self.config.exclusive {
-                    self.expire_all_others();
+                    self.expire_all_others().await?;
                 }
+                self.shared.node.send_replace(Some(node));
                 return Ok(());
             }
             tracing::warn!(?outcome, "registration was not accepted, trying again");
@@ -524,18 +524,25 @@ impl Driver {
         }
     }
 
-    fn expire_all_others(&mut self) {
+    /// Brokers found in a log that is this process's alone are dead, however short their silence.
+    async fn expire_all_others(&mut self) -> Result<(), Stop> {
         let own = self.incarnation;
         let seen = self.applied();
         let others: Vec<Incarnation> = self.read(|state| {
             state.brokers().values().map(|it| it.incarnation).filter(|it| *it != own).collect()
         });
         for incarnation in others {
-            self.waiting.push_back(unattended(Command::ExpireBroker { incarnation, seen }));
+            self.propose_own(Command::ExpireBroker { incarnation, seen }).await?;
         }
+        Ok(())
     }
 
+    /// Tells the others. A broker that is alone tells nobody, and finds its node id again when it
+    /// comes back to the same address.
     async fn say_farewell(&mut self) -> Result<(), Stop> {
+        if self.config.exclusive {
+            return Ok(());
+        }
         let expire =
             Command::ExpireBroker { incarnation: self.incarnation, seen: Lsn::new(u64::MAX) };
         if let Ok(outcome) = timeout(FAREWELL_MAX, self.propose_own(expire)).await {
