@@ -1,5 +1,5 @@
-//! Membership: how a broker enters the cluster, stays in it, and leaves; and how it tells that others
-//! have left without a word.
+//! Membership: how a broker enters the cluster, stays in it, and leaves; and how it tells that
+//! others have left without a word.
 
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep, timeout};
