@@ -13,7 +13,6 @@ import pytest
 import wire
 from conftest import AGAINST_KAFKA
 from servers import REPOSITORY
-from test_kcat import kcat, read_all
 
 BOOTSTRAP = "127.0.0.1:9092"
 BUILD_TIMEOUT = 1800  # seconds; the first run builds the release binary
@@ -21,10 +20,10 @@ BUILD_TIMEOUT = 1800  # seconds; the first run builds the release binary
 pytestmark = pytest.mark.skipif(AGAINST_KAFKA, reason="only Odradek has a README to follow")
 
 
-def first_command():
-    """The first line of the first code block in the README."""
-    block = (REPOSITORY / "README.md").read_text().split("```")[1]
-    return next(line for line in block.splitlines()[1:] if line and not line.startswith("#"))
+def commands():
+    """The commands of the README's section "Run it", in order: its indented lines."""
+    section = (REPOSITORY / "README.md").read_text().split("## Run it\n")[1].split("\n## ")[0]
+    return [line.strip() for line in section.splitlines() if line.startswith("    ")]
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def first_run(tmp_path):
     started = []
 
     def start():
-        command = [*shlex.split(first_command()), "--manifest-path", REPOSITORY / "Cargo.toml"]
+        command = [*shlex.split(commands()[0]), "--manifest-path", REPOSITORY / "Cargo.toml"]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=(tmp_path / "stderr").open("ab"))
         started.append(process)
         deadline = time.monotonic() + BUILD_TIMEOUT
@@ -54,15 +53,21 @@ def first_run(tmp_path):
         process.wait()
 
 
-def test_the_first_command_gives_a_broker_that_keeps_what_it_gets(first_run, tmp_path):
-    assert first_command() == "cargo run --release"
+def test_the_readme_holds_its_word(first_run, tmp_path):
+    run, produce, consume = commands()
+    assert run == "cargo run --release"
     broker = first_run()
-    kcat(BOOTSTRAP, "-P", "-t", "greetings", stdin=b"hello\n")
-    assert read_all(BOOTSTRAP, "greetings") == b"hello\n"
+    subprocess.run(produce, shell=True, check=True, cwd=tmp_path, timeout=60)
+    assert hello(consume, tmp_path)
     assert (tmp_path / "odradek-data").is_dir()
 
     os.kill(broker.pid, signal.SIGINT)  # Ctrl-C
     assert broker.wait(timeout=30) == 0, (tmp_path / "stderr").read_text()
 
     first_run()
-    assert read_all(BOOTSTRAP, "greetings") == b"hello\n"
+    assert hello(consume, tmp_path)
+
+
+def hello(consume, directory):
+    done = subprocess.run(consume, shell=True, check=True, cwd=directory, timeout=60, capture_output=True)
+    return done.stdout == b"hello\n"
