@@ -252,10 +252,11 @@ async fn main() {
     let many = broker.resident_mib();
     let text = format!(
         "# Results of the last run\n\n{}\n\n\
-         The broker syncs segment and log before it acknowledges (acks=all), on files. The bare socket\n\
-         takes the same frames with the same window and does nothing else; client and broker share the\n\
-         cores, so figures are for comparing only. Values compress to about three quarters, and batches\n\
-         come uncompressed: what zstd costs is in the processor time of produce.\n\n\
+         The broker syncs segment and log before it acknowledges (acks=all), on files. The bare\n\
+         socket takes the same frames with the same window and does nothing else; client and\n\
+         broker share the cores, so figures are for comparing only. Values compress to about\n\
+         three quarters, and batches come uncompressed: what zstd costs is in the processor time\n\
+         of produce.\n\n\
          | | MiB/s | of bare socket | broker CPU-s per GiB |\n| --- | --- | --- | --- |\n{rows}\n\
          | | |\n| --- | --- |\n\
          | start to first acknowledged record | {started:.0} ms |\n\
