@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::server::Server;
+use crate::telemetry::Throttle;
 
 /// A running broker.
 pub struct Broker {
@@ -70,7 +71,9 @@ impl Broker {
         };
         let engine = Engine::start(engine, ports).await?;
         let producer_ids = ProducerIdBlock::default();
-        let context = Arc::new(Context { engine, clock, config, host, port, producer_ids });
+        let nonsense = Throttle::default();
+        let context =
+            Arc::new(Context { engine, clock, config, host, port, nonsense, producer_ids });
         let server = Server::start(listener, Arc::clone(&context));
         Ok(Self { address, context, server })
     }

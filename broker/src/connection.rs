@@ -89,7 +89,7 @@ pub(crate) async fn serve(
     let reader = Reader { read, peer, context: Arc::clone(&context), memory, replies, stop };
     let end = {
         let reading = reader.run();
-        let writing = write_replies(write, queue, context);
+        let writing = write_replies(write, queue, Arc::clone(&context));
         tokio::pin!(reading, writing);
         tokio::select! {
             biased;
@@ -101,17 +101,10 @@ pub(crate) async fn serve(
             written = &mut writing => written.err().unwrap_or(End::Closed),
         }
     };
-    match end {
-        End::Decode(_) => tracing::warn!(%peer, reason = %end, "connection closed"),
-        End::Closed
-        | End::Idle
-        | End::Stopping
-        | End::FrameStalled
-        | End::WriteStalled
-        | End::Unacknowledged
-        | End::Io(_) => {
-            tracing::debug!(%peer, reason = %end, "connection closed");
-        }
+    let is_nonsense = matches!(end, End::Decode(_));
+    match is_nonsense.then(|| context.nonsense.pass()).flatten() {
+        Some(more) => tracing::warn!(%peer, reason = %end, more, "connection closed"),
+        None => tracing::debug!(%peer, reason = %end, "connection closed"),
     }
 }
 

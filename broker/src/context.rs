@@ -10,6 +10,7 @@ use odradek_storage::machine::Machine;
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
 use crate::handlers::init_producer_id::ProducerIdBlock;
+use crate::telemetry::Throttle;
 
 /// One broker, as its handlers see it.
 pub(crate) struct Context {
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) host: String,
     /// The port there.
     pub(crate) port: u16,
+    /// For what is said of clients that send nonsense.
+    pub(crate) nonsense: Throttle,
     /// Producer ids that are this broker's to give out.
     pub(crate) producer_ids: ProducerIdBlock,
 }
