@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -40,21 +40,31 @@ impl Disk for RealDisk {
     }
 }
 
-/// Makes `folder` and the folders above it where they are missing, and their names durable.
+/// Makes `folder` and the folders above it where they are missing, and their names durable. That a
+/// folder is there does not say so: whoever made it may have been killed before its name was synced.
 pub(crate) fn make_folder(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
     let above = match folder.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
     };
+    if folder.is_dir() {
+        return match disk.sync_folder(above) {
+            // Where folders can't be synced, we did not make one.
+            Err(error) if is_not_ours(error.kind()) => Ok(()),
+            synced => synced,
+        };
+    }
     make_folder(disk, above)?;
     match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
         made => made?,
     }
     disk.sync_folder(above)
+}
+
+fn is_not_ours(kind: ErrorKind) -> bool {
+    use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(kind, InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 #[cfg(test)]

@@ -167,6 +167,7 @@ mod tests {
         ));
         assert_eq!(said("redis:"), "redis: is not a location: use file:DIR or memory:");
     }
+
     #[test]
     fn a_folder_that_cannot_be_used_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();

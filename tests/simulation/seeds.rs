@@ -34,6 +34,10 @@ fn plan(seed: u64) -> Plan {
         late_max: Duration::from_secs(3),
         delayed: 1.0,
         delay_max: Duration::from_millis(20),
+        slow: chance(0.02),
+        slow_max: Duration::from_secs(5),
+        throttled: chance(0.02),
+        throttle_max: Duration::from_secs(2),
     };
     let (object_calls, log_faults) = (calls(), calls());
     let faults = Faults {

@@ -32,7 +32,12 @@
 //!
 //! A write or a sync that fails leaves the log *broken* until it is opened again: after a failed
 //! sync the page cache shows what the disk does not have, and asking again would be answered with
-//! success. Opening writes the last record once more, for the same reason.
+//! success. Opening writes the last record once more, for the same reason, and syncs the folder
+//! before it believes a name. Only what fails before anything of the log was touched (a chunk that
+//! could not be allocated, a floor that could not be prepared) is refused and nothing else.
+//!
+//! A file system that does not overwrite in place (btrfs, ZFS) can be full in spite of an allocated
+//! chunk; the log is broken then.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -274,7 +279,8 @@ impl Inner {
         }
         if before > floor {
             floor::write(&*self.disk, &self.folder, before)
-                .map_err(|error| self.fence(&self.folder, &error))?;
+                .map_err(|error| self.fence(&self.folder, &error))?
+                .map_err(PortError::determinate)?;
         }
         let gone = self.state().raise_floor(before.max(floor));
         for chunk in &gone {

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::PortError;
 
@@ -46,6 +48,14 @@ pub struct CallFaults {
     pub delayed: f64,
     /// Longest delay, each way.
     pub delay_max: Duration,
+    /// Of a slow call, which takes longer on its way to the backend.
+    pub slow: f64,
+    /// How much longer, at most.
+    pub slow_max: Duration,
+    /// Of a burst that begins with this call: until it ends, every call is [`Fate::Refused`].
+    pub throttled: f64,
+    /// Longest burst.
+    pub throttle_max: Duration,
 }
 
 /// What the dice gave for one call.
@@ -59,26 +69,39 @@ pub(crate) struct Drawn {
 /// The switches of a faulty port, to be turned while it is in use. Clones turn the same ones.
 pub struct Control<F> {
     shared: Arc<Mutex<Shared<F>>>,
+    landed: Arc<Notify>,
 }
 
 struct Shared<F> {
     faults: F,
     rng: StdRng,
+    weather: Weather,
     outage: bool,
     script: VecDeque<Fate>,
     late: usize,
 }
 
+/// What goes wrong for a while and not for one call. It has dice of its own, so that a storm leaves
+/// the fates of the calls outside it as they were.
+struct Weather {
+    rng: StdRng,
+    throttled_until: Option<Instant>,
+}
+
 impl<F: Clone> Control<F> {
     pub(crate) fn new(seed: u64, faults: F) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        let shared = Shared { faults, rng, outage: false, script: VecDeque::new(), late: 0 };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        let weather = Weather { rng: StdRng::seed_from_u64(!seed), throttled_until: None };
+        let script = VecDeque::new();
+        let shared = Shared { faults, rng, weather, outage: false, script, late: 0 };
+        Self { shared: Arc::new(Mutex::new(shared)), landed: Arc::default() }
     }
 
-    /// Replaces the likelihoods.
+    /// Replaces the likelihoods, and ends a burst of refusals.
     pub fn set(&self, faults: F) {
-        self.lock().faults = faults;
+        let mut shared = self.lock();
+        shared.faults = faults;
+        shared.weather.throttled_until = None;
     }
 
     /// Begins or ends an outage, during which every call is [`Fate::Lost`]. What is late still
@@ -111,16 +134,21 @@ impl<F: Clone> Control<F> {
         self.set(F::default());
         self.outage(false);
         self.lock().script.clear();
-        while self.late() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        loop {
+            let landed = self.landed.notified();
+            if self.late() == 0 {
+                return;
+            }
+            landed.await;
         }
     }
 
     /// Draws for a call that has an effect.
     pub(crate) fn draw(&self, calls: impl FnOnce(&F) -> &CallFaults) -> Drawn {
-        let mut shared = self.lock();
-        let faults = calls(&shared.faults).clone();
-        let mut drawn = faults.draw(&mut shared.rng);
+        let mut guard = self.lock();
+        let shared = &mut *guard;
+        let faults = calls(&shared.faults);
+        let mut drawn = shared.weather.befall(faults, faults.draw(&mut shared.rng));
         if shared.outage {
             drawn.fate = Fate::Lost;
         } else if let Some(fate) = shared.script.pop_front() {
@@ -138,7 +166,8 @@ impl<F: Clone> Control<F> {
     ) -> (Drawn, T) {
         let mut guard = self.lock();
         let shared = &mut *guard;
-        let mut drawn = calls(&shared.faults).draw(&mut shared.rng);
+        let faults = calls(&shared.faults);
+        let mut drawn = shared.weather.befall(faults, faults.draw(&mut shared.rng));
         if shared.outage || matches!(drawn.fate, Fate::Late(_)) {
             drawn.fate = Fate::Lost;
         }
@@ -168,6 +197,7 @@ impl<F: Clone> Control<F> {
                     pass(by).await;
                     drop(call.await);
                     control.lock().late -= 1;
+                    control.landed.notify_waiters();
                 });
                 Err(PortError::indeterminate("held up, on purpose"))
             }
@@ -180,6 +210,27 @@ impl<F: Clone> Control<F> {
 impl<F> Control<F> {
     fn lock(&self) -> MutexGuard<'_, Shared<F>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Weather {
+    fn befall(&mut self, faults: &CallFaults, mut drawn: Drawn) -> Drawn {
+        let slow = self.rng.random_bool(faults.slow);
+        let begins = self.rng.random_bool(faults.throttled);
+        let (longer, burst) = (self.rng.random::<f64>(), self.rng.random::<f64>());
+        if slow {
+            drawn.before += faults.slow_max.mul_f64(longer);
+        }
+        let now = Instant::now();
+        let mut throttled = self.throttled_until.is_some_and(|until| now < until);
+        if begins && !throttled {
+            self.throttled_until = Some(now + faults.throttle_max.mul_f64(burst));
+            throttled = true;
+        }
+        if throttled {
+            drawn.fate = Fate::Refused;
+        }
+        drawn
     }
 }
 
@@ -218,7 +269,7 @@ async fn pass(time: Duration) {
 
 impl<F> Clone for Control<F> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), landed: Arc::clone(&self.landed) }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::log::conformance;
 use crate::log::memory::MemoryLog;
+use crate::log::{Slot, conformance};
 
 fn faulty(seed: u64, faults: LogFaults) -> FaultyLog {
     FaultyLog::new(Arc::new(MemoryLog::default()), seed, faults)
@@ -19,6 +19,10 @@ fn many_faults() -> LogFaults {
         late_max: Duration::from_secs(600),
         delayed: 0.5,
         delay_max: Duration::from_secs(5),
+        slow: 0.05,
+        slow_max: Duration::from_secs(60),
+        throttled: 0.05,
+        throttle_max: Duration::from_secs(20),
     }
 }
 
@@ -88,4 +92,62 @@ async fn during_an_outage_nothing_happens_and_nobody_can_tell() {
     assert!(matches!(log.trim(Lsn::FIRST).await, Err(PortError::Indeterminate(_))));
     control.outage(false);
     assert_eq!(log.append(Lsn::FIRST, Bytes::new()).await.unwrap(), Append::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_refuses_every_call_until_it_is_over() {
+    let throttle_max = Duration::from_secs(10);
+    let faults = LogFaults { throttled: 0.01, throttle_max, ..LogFaults::default() };
+    let log = faulty(1, faults.clone());
+    let mut refused = Vec::new();
+    for _ in 0..10_000 {
+        match log.tail().await {
+            Ok(_) => refused.push(false),
+            Err(PortError::Determinate(_)) => refused.push(true),
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let runs: Vec<_> = refused.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
+    let longest = |what| runs.iter().filter(|run| run.0 == what).map(|run| run.1).max();
+    assert!(longest(true) > Some(500), "{runs:?}");
+    assert!(longest(false) > Some(100), "{runs:?}");
+    let control = log.control();
+    control.set(LogFaults { throttled: 1.0, ..faults });
+    assert!(log.append(Lsn::FIRST, Bytes::new()).await.is_err());
+    control.end_faults().await;
+    assert_eq!(log.append(Lsn::FIRST, Bytes::new()).await.unwrap(), Append::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_is_answered_in_the_end() {
+    let slow_max = Duration::from_secs(30);
+    let log = faulty(1, LogFaults { slow: 1.0, slow_max, ..LogFaults::default() });
+    let begin = tokio::time::Instant::now();
+    assert_eq!(log.append(Lsn::FIRST, Bytes::new()).await.unwrap(), Append::Committed);
+    assert!(!begin.elapsed().is_zero() && begin.elapsed() <= slow_max, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_held_up_until_its_slot_is_trimmed_changes_nothing() {
+    let log = faulty(1, LogFaults::default());
+    let control = log.control();
+    let late = [Fate::Late(Duration::from_secs(60)), Fate::Late(Duration::from_secs(90))];
+    control.script(late);
+    for _ in late {
+        let held_up = log.append(Lsn::FIRST, Bytes::from_static(b"late")).await;
+        assert!(matches!(held_up, Err(PortError::Indeterminate(_))), "{held_up:?}");
+    }
+    for number in 1..=3 {
+        let append = log.append(Lsn::new(number), Bytes::from_static(b"early")).await;
+        assert_eq!(append.unwrap(), Append::Committed);
+    }
+    log.trim(Lsn::new(3)).await.unwrap();
+    control.end_faults().await;
+    let floor = log.read(Lsn::FIRST, NonZeroUsize::MIN).await.unwrap();
+    assert_eq!(floor, LogRead::Trimmed(Lsn::new(3)), "LOG-5");
+    let LogRead::Entries(left) = log.read(Lsn::new(3), NonZeroUsize::MAX).await.unwrap() else {
+        panic!("3 is not trimmed")
+    };
+    assert_eq!(left, [Slot { lsn: Lsn::new(3), bytes: Bytes::from_static(b"early") }]);
 }

@@ -24,14 +24,25 @@ pub(super) fn read(folder: &Path) -> Result<Option<Lsn>, OpenError> {
     }
 }
 
-/// Replaces the floor, durably.
-pub(super) fn write(disk: &dyn Disk, folder: &Path, floor: Lsn) -> io::Result<()> {
+/// Replaces the floor, durably. The inner error means that nothing happened, the outer that nobody
+/// knows.
+pub(super) fn write(
+    disk: &dyn Disk,
+    folder: &Path,
+    floor: Lsn,
+) -> Result<io::Result<()>, io::Error> {
     let temporary = folder.join("floor.tmp");
-    let file = File::create(&temporary)?;
-    disk.write(&file, line(floor).as_bytes(), 0)?;
-    disk.sync(&file)?;
+    let prepared = File::create(&temporary).and_then(|file| {
+        disk.write(&file, line(floor).as_bytes(), 0)?;
+        disk.sync(&file)
+    });
+    if let Err(error) = prepared {
+        // The next attempt gets a file of its own: what could not be synced is never believed.
+        drop(fs::remove_file(&temporary));
+        return Ok(Err(error));
+    }
     fs::rename(&temporary, folder.join(NAME))?;
-    disk.sync_folder(folder)
+    disk.sync_folder(folder).map(Ok)
 }
 
 fn line(floor: Lsn) -> String {

@@ -33,6 +33,9 @@ impl Inner {
         let io_error = |cause| OpenError::Io { path: folder.to_owned(), cause };
         make_folder(&*disk, folder).map_err(io_error)?;
         let lock = lock(folder)?;
+        // A process that was killed may have left a chunk or a floor whose name is not on the disk
+        // yet: nothing may be built on it, and nothing deleted because of it, before it is.
+        disk.sync_folder(folder).map_err(io_error)?;
         let names = chunk::names(folder).map_err(io_error)?;
         let floor = match floor::read(folder)? {
             Some(floor) => floor,
@@ -52,7 +55,7 @@ impl Inner {
             broken: None,
         };
         for (at, name) in names.iter().enumerate() {
-            open_chunk(&mut state, &*disk, folder, *name, at + 1 == names.len())?;
+            open_chunk(&mut state, &*disk, folder, *name, names.get(at + 1).copied())?;
         }
         if state.tail < floor {
             let what = format!("entries {} to {} are missing", state.tail, floor.prev());
@@ -82,7 +85,7 @@ fn begin(
         let bytes = chunk_bytes.max(chunk::bytes_min(0));
         Chunk::create(disk, folder, Lsn::FIRST, bytes).and_then(|made| made).map_err(io_error)?;
     }
-    floor::write(disk, folder, Lsn::FIRST).map_err(io_error)?;
+    floor::write(disk, folder, Lsn::FIRST).and_then(|written| written).map_err(io_error)?;
     Ok(Lsn::FIRST)
 }
 
@@ -103,23 +106,22 @@ fn forget_trimmed(
     Ok(names[live..].to_vec())
 }
 
+/// Opens the chunk called `name`, behind which comes the one called `behind`, if any. A damaged one
+/// is left as it is.
 fn open_chunk(
     state: &mut State,
     disk: &dyn Disk,
     folder: &Path,
     name: Lsn,
-    is_last: bool,
+    behind: Option<Lsn>,
 ) -> Result<(), OpenError> {
     let path = chunk::path(folder, name);
     let io_error = |cause| OpenError::Io { path: path.clone(), cause };
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error)?;
     let contents = fs::read(&path).map_err(io_error)?;
-    if !state.chunks.is_empty() && name != state.tail {
-        return Err(damaged(&path, 0, format!("entry {} is missing before it", state.tail)));
-    }
     let found = scan(name, &contents).map_err(|(at, what)| damaged(&path, at, what))?;
     let tail = found.entries.last().map_or(name, |(header, _)| header.lsn.next());
-    if is_last && found.sealed {
+    if behind.is_none() && found.sealed || behind.is_some_and(|behind| behind != tail) {
         let what = format!("the chunk that begins with entry {tail} is missing behind it");
         return Err(damaged(&path, found.end, what));
     }
@@ -128,7 +130,7 @@ fn open_chunk(
         tracing::warn!(%path, at, bytes = found.torn, "clearing an append that was cut off");
         disk.write(&file, &vec![0; found.torn], offset(at)).map_err(io_error)?;
     }
-    if is_last {
+    if behind.is_none() {
         // The last append may have reached the page cache only, and after a failed sync the kernel
         // takes it for written. Only writing it again makes it durable, and then it may be shown.
         if let Some((header, at)) = found.entries.last() {
@@ -136,6 +138,14 @@ fn open_chunk(
             disk.write(&file, bytes, offset(*at)).map_err(io_error)?;
         }
         disk.sync(&file).map_err(io_error)?;
+    } else if !found.sealed {
+        // The next chunk was begun, and then there was no time for the seal. Without it nobody would
+        // miss that chunk, should it get lost. A chunk that was cut off may have no room for it.
+        let seal = record::encode(Kind::Seal, tail, &[]);
+        if contents.len() - found.end >= seal.len() {
+            disk.write(&file, &seal, offset(found.end)).map_err(io_error)?;
+            disk.sync(&file).map_err(io_error)?;
+        }
     }
     state.tail = tail;
     state.end = offset(found.end);

@@ -19,6 +19,10 @@ fn many_faults() -> Faults {
         late_max: Duration::from_secs(3600),
         delayed: 0.5,
         delay_max: Duration::from_secs(5),
+        slow: 0.05,
+        slow_max: Duration::from_secs(60),
+        throttled: 0.05,
+        throttle_max: Duration::from_secs(20),
     };
     Faults { calls, bit_flip: 0.1, truncated: 0.1, wrong_range: 0.1, not_found: 0.1 }
 }
