@@ -1,19 +1,31 @@
 //! A broker: everything built, started, and stopped in order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use odradek_storage::clock::Clock;
+use odradek_storage::command::{BrokerAddress, Endpoint};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::log::MetadataLog;
 use odradek_storage::machine::{HaltReason, MachineConfig, StartError};
+use odradek_storage::object::ObjectStore;
+use odradek_storage::peer::{NoPeers, PeerLink};
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::context::Context;
 use crate::handlers::init_producer_id::ProducerIdBlock;
-use crate::server::Server;
+use crate::peers::Peers;
+use crate::server::{Listener, Server};
+use crate::stalls;
 use crate::telemetry::Throttle;
 
 /// A running broker.
@@ -21,6 +33,27 @@ pub struct Broker {
     address: SocketAddr,
     context: Arc<Context>,
     server: Server,
+    watching: JoinHandle<()>,
+}
+
+/// How long clients are told to ask other brokers before this one stops: time for a few tries.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// What a broker stands on that is not of its own making.
+#[derive(Debug)]
+pub struct Foundation {
+    /// Where records are.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Where their order is.
+    pub log: Arc<dyn MetadataLog>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Whether no other process can reach the log.
+    pub is_exclusive: bool,
+    /// Whether each put costs money, so that few are made.
+    pub puts_are_charged: bool,
+    /// Where random numbers come from.
+    pub seed: u64,
 }
 
 /// Why a broker does not start.
@@ -42,40 +75,39 @@ pub enum BrokerError {
 impl Broker {
     /// Starts a broker: listens first, so that the port is known, and serves once it has caught up
     /// with the log.
-    ///
-    /// `exclusive` says that no other process can reach the log; `seed` is where random numbers
-    /// come from.
-    pub async fn start(
-        config: Config,
-        ports: Ports,
-        exclusive: bool,
-        seed: u64,
-    ) -> Result<Self, BrokerError> {
-        let listen = |cause| BrokerError::Listen { address: config.listen.clone(), cause };
-        let listener = TcpListener::bind(&config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let (host, port) = config.advertise.clone().unwrap_or_else(|| reachable(address));
-        let clock = Arc::clone(&ports.clock);
+    pub async fn start(config: Config, on: Foundation) -> Result<Self, BrokerError> {
+        let Foundation { objects, log, clock, is_exclusive, puts_are_charged, seed } = on;
+        let Listening { listeners, socket, address } = Listening::on(&config).await?;
+        let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
         let engine = EngineConfig {
-            host: host.clone(),
-            port,
-            zone: config.zone.clone(),
+            address: address.clone(),
             seed,
-            machine: MachineConfig { exclusive, ..MachineConfig::default() },
+            machine: MachineConfig { exclusive: is_exclusive, ..MachineConfig::default() },
             writer: WriterConfig {
                 segment_bytes_max: config.segment_bytes_max,
                 linger_max: config.linger,
+                // As many as there are when every segment waits for the whole linger: a batch that
+                // comes after a pause need not wait, and it costs nothing.
+                puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
                 ..WriterConfig::default()
             },
             reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },
         };
-        let engine = Engine::start(engine, ports).await?;
-        let producer_ids = ProducerIdBlock::default();
-        let nonsense = Throttle::default();
-        let context =
-            Arc::new(Context { engine, clock, config, host, port, nonsense, producer_ids });
-        let server = Server::start(listener, Arc::clone(&context));
-        Ok(Self { address, context, server })
+        let peers: Arc<dyn PeerLink> =
+            if is_exclusive { Arc::new(NoPeers) } else { Arc::new(Peers::default()) };
+        let ports = Ports { objects, log, clock: Arc::clone(&clock), peers };
+        let context = Arc::new(Context {
+            engine: Engine::start(engine, ports).await?,
+            clock,
+            config,
+            address,
+            is_leaving: watch::Sender::new(false),
+            nonsense: Throttle::default(),
+            producer_ids: ProducerIdBlock::default(),
+        });
+        let server = Server::start(listeners, Arc::clone(&context));
+        let watching = tokio::spawn(stalls::watch(Arc::clone(&context), server.gate()));
+        Ok(Self { address: socket, context, server, watching })
     }
 
     /// The address it listens on.
@@ -88,14 +120,21 @@ impl Broker {
         self.context.machine().halted().await
     }
 
-    /// Takes no more requests, answers those in flight, leaves the cluster.
+    /// Sends clients to other brokers, answers what is in flight, leaves the cluster.
     pub async fn stop(self) {
+        self.watching.abort();
+        let drained = timeout(LEAVING, self.context.machine().drain()).await;
+        if drained == Ok(true) {
+            self.context.is_leaving.send_replace(true);
+            sleep(LEAVING).await;
+        }
         self.server.stop().await;
         self.context.engine.stop().await;
     }
 
     /// Ends at once, as a killed process would: nothing is finished and nobody is told.
     pub fn kill(self) {
+        self.watching.abort();
         self.server.kill();
         self.context.engine.machine.kill();
     }
@@ -105,6 +144,41 @@ impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// Sockets that listen, and where they are.
+struct Listening {
+    listeners: Vec<Listener>,
+    /// The address of the first.
+    socket: SocketAddr,
+    address: BrokerAddress,
+}
+
+impl Listening {
+    async fn on(config: &Config) -> Result<Self, BrokerError> {
+        let (listener, socket) = bind(&config.listen).await?;
+        let (host, port) = config.advertise.clone().unwrap_or_else(|| reachable(socket));
+        let mut listeners = vec![Listener { socket: listener, zone: None }];
+        let mut zone_listeners = BTreeMap::new();
+        for (zone, wanted) in &config.zone_listeners {
+            let (listener, at) = bind(&wanted.listen).await?;
+            let ordinary = || (host.clone(), at.port());
+            let (host, port) = wanted.advertise.clone().unwrap_or_else(ordinary);
+            zone_listeners.insert(zone.clone(), Endpoint { host, port });
+            listeners.push(Listener { socket: listener, zone: Some(zone.clone()) });
+        }
+        let peer = config.peer_address.clone().map(|(host, port)| Endpoint { host, port });
+        let zone = config.zone.clone();
+        let address = BrokerAddress { host, port, zone, peer, zone_listeners };
+        Ok(Self { listeners, socket, address })
+    }
+}
+
+async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let failed = |cause| BrokerError::Listen { address: address.to_owned(), cause };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let at = listener.local_addr().map_err(failed)?;
+    Ok((listener, at))
 }
 
 /// What clients are told if nobody says otherwise: the address listened on, or the machine's name

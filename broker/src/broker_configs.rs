@@ -89,7 +89,7 @@ pub(crate) fn dynamic_value<'a>(
 pub(crate) fn static_configs(context: &Context) -> Vec<(&'static str, String, ConfigType)> {
     let config = &context.config;
     let node = context.node_id().to_string();
-    let advertised = format!("PLAINTEXT://{}:{}", context.host, context.port);
+    let advertised = format!("PLAINTEXT://{}:{}", context.address.host, context.address.port);
     vec![
         ("advertised.listeners", advertised, ConfigType::List),
         ("broker.id", node.clone(), ConfigType::Int),

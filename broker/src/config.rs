@@ -4,6 +4,7 @@
 //! key that nobody knows is refused: a setting with a typing error must not be a setting that is
 //! ignored.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ Examples:
   odradek --listen 0.0.0.0:9092 --advertise kafka.example.com:9092
                                               reachable from other machines
   odradek --store memory: --log memory:       nothing outlives the process
+  odradek --store s3://my-bucket/kafka --log dynamodb://my-table --zone eu-central-1a \
+          --listen 0.0.0.0:9092 --advertise broker-1.internal:9092
+                                              one of any number of brokers on AWS
 
 Try it:
   echo hello | kcat -b 127.0.0.1:9092 -P -t greetings
@@ -58,14 +62,27 @@ pub struct Settings {
     /// (zone=NAME) are led to brokers in it.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
+    /// Address at which other brokers reach this one [default: the one that clients are told].
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_address: Option<String>,
+    /// Further addresses to listen on, each for the clients of one zone that can't name it
+    /// themselves: ZONE=HOST:PORT, separated by commas.
+    #[arg(long, value_name = "ZONE=HOST:PORT,...")]
+    zone_listen: Option<String>,
+    /// Addresses that the clients of these listeners are told [default: the advertised host, and
+    /// the port listened on].
+    #[arg(long, value_name = "ZONE=HOST:PORT,...")]
+    zone_advertise: Option<String>,
     /// Cluster that this broker belongs to: brokers with the same store, log and cluster share
     /// everything [default: odradek].
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// Where records are kept: file:DIR or memory: [default: file: in the data folder].
+    /// Where records are kept: s3://BUCKET/PREFIX, file:DIR or memory: [default: file: in the data
+    /// folder]. Options of s3: region=NAME, endpoint=URL, create=true.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// Where their order is kept: file:DIR or memory: [default: file: in the data folder].
+    /// Where their order is kept: dynamodb://TABLE, file:DIR or memory: [default: file: in the data
+    /// folder]. Options of dynamodb: as of s3.
     #[arg(long, value_name = "URL")]
     log: Option<String>,
     /// Folder for both [default: ./odradek-data].
@@ -107,6 +124,10 @@ pub struct Config {
     pub advertise: Option<(String, u16)>,
     /// Availability zone.
     pub zone: Option<String>,
+    /// Address that other brokers use, if another than clients do.
+    pub peer_address: Option<(String, u16)>,
+    /// Listeners for zones.
+    pub zone_listeners: BTreeMap<String, ZoneListener>,
     /// Name of the cluster, and of its log.
     pub cluster: String,
     /// Location of the object store.
@@ -127,6 +148,15 @@ pub struct Config {
     pub log_level: String,
 }
 
+/// A listener for the clients of one zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneListener {
+    /// Address to listen on.
+    pub listen: String,
+    /// Address that its clients are told, if another.
+    pub advertise: Option<(String, u16)>,
+}
+
 /// What is wrong with the settings: a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -138,6 +168,8 @@ impl Default for Config {
             listen: "127.0.0.1:9092".to_owned(),
             advertise: None,
             zone: None,
+            peer_address: None,
+            zone_listeners: BTreeMap::new(),
             cluster: "odradek".to_owned(),
             store: "memory:".to_owned(),
             log: "memory:".to_owned(),
@@ -175,6 +207,11 @@ impl Config {
         let data = settings.data.unwrap_or_else(|| PathBuf::from("./odradek-data"));
         let under_data = |name: &str| format!("file:{}", data.join(name).display());
         let advertise = settings.advertise.as_deref().map(host_and_port).transpose()?;
+        let peer_address = settings.peer_address.as_deref().map(host_and_port).transpose()?;
+        let zone_listeners = zone_listeners(
+            settings.zone_listen.as_deref().unwrap_or_default(),
+            settings.zone_advertise.as_deref().unwrap_or_default(),
+        )?;
         let cluster = settings.cluster.unwrap_or(default.cluster);
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if cluster.is_empty() || !cluster.chars().all(legal) {
@@ -186,6 +223,8 @@ impl Config {
             listen: settings.listen.unwrap_or(default.listen),
             advertise,
             zone: settings.zone,
+            peer_address,
+            zone_listeners,
             cluster,
             store: settings.store.unwrap_or_else(|| under_data("objects")),
             log: settings.log.unwrap_or_else(|| under_data("log")),
@@ -222,6 +261,9 @@ impl Settings {
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
             zone: self.zone.or(other.zone),
+            peer_address: self.peer_address.or(other.peer_address),
+            zone_listen: self.zone_listen.or(other.zone_listen),
+            zone_advertise: self.zone_advertise.or(other.zone_advertise),
             cluster: self.cluster.or(other.cluster),
             store: self.store.or(other.store),
             log: self.log.or(other.log),
@@ -284,6 +326,34 @@ fn host_and_port(address: &str) -> Result<(String, u16), ConfigError> {
         Some((host, port)) if !host.is_empty() => Ok((host, port)),
         _ => Err(ConfigError(format!("{address:?} is no address: use HOST:PORT"))),
     }
+}
+
+fn zone_listeners(
+    listen: &str,
+    advertise: &str,
+) -> Result<BTreeMap<String, ZoneListener>, ConfigError> {
+    let mut listeners = BTreeMap::new();
+    for (zone, listen) in by_zone("zone-listen", listen)? {
+        host_and_port(&listen)?;
+        listeners.insert(zone, ZoneListener { listen, advertise: None });
+    }
+    for (zone, advertise) in by_zone("zone-advertise", advertise)? {
+        let Some(listener) = listeners.get_mut(&zone) else {
+            return Err(ConfigError(format!("zone-advertise names {zone}, zone-listen does not")));
+        };
+        listener.advertise = Some(host_and_port(&advertise)?);
+    }
+    Ok(listeners)
+}
+
+/// The pairs of `ZONE=HOST:PORT,ZONE=HOST:PORT`.
+fn by_zone(setting: &str, pairs: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let pairs = pairs.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((zone, address)) if !zone.is_empty() => Ok((zone.to_owned(), address.to_owned())),
+        _ => Err(ConfigError(format!("{setting}: {pair:?} is not ZONE=HOST:PORT"))),
+    };
+    pairs.map(pair).collect()
 }
 
 #[cfg(test)]

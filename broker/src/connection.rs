@@ -17,8 +17,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use odradek_protocol::error::DecodeError;
-use odradek_protocol::frame::{LENGTH_BYTES, RequestHeader, announced_length, read_header};
+use odradek_protocol::frame::{
+    LENGTH_BYTES, RequestHeader, announced_length, peer_message, read_header,
+};
 use odradek_protocol::request::Request;
+use odradek_storage::peer::PeerMessage;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -53,6 +56,8 @@ const SLICES_MAX: usize = 64;
 enum End {
     #[error("closed by the client")]
     Closed,
+    #[error("a message between brokers that is none")]
+    NoPeer,
     #[error("idle")]
     Idle,
     #[error("stopping")]
@@ -76,17 +81,26 @@ struct Queued {
     _share: Share,
 }
 
+/// Who is at the other end, as far as the connection tells.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// The zone whose listener it came by, if it came by one.
+    pub(crate) listener_zone: Option<String>,
+}
+
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
     stream: TcpStream,
-    peer: SocketAddr,
+    client: Client,
     context: Arc<Context>,
     memory: MemoryBudget,
     stop: watch::Receiver<bool>,
 ) {
     let (read, write) = stream.into_split();
     let (replies, queue) = mpsc::channel(REPLIES_MAX);
-    let reader = Reader { read, peer, context: Arc::clone(&context), memory, replies, stop };
+    let peer = client.peer;
+    let reader = Reader { read, client, context: Arc::clone(&context), memory, replies, stop };
     let end = {
         let reading = reader.run();
         let writing = write_replies(write, queue, Arc::clone(&context));
@@ -101,7 +115,7 @@ pub(crate) async fn serve(
             written = &mut writing => written.err().unwrap_or(End::Closed),
         }
     };
-    let is_nonsense = matches!(end, End::Decode(_));
+    let is_nonsense = matches!(end, End::Decode(_) | End::NoPeer);
     match is_nonsense.then(|| context.nonsense.pass()).flatten() {
         Some(more) => tracing::warn!(%peer, reason = %end, more, "connection closed"),
         None => tracing::debug!(%peer, reason = %end, "connection closed"),
@@ -110,7 +124,7 @@ pub(crate) async fn serve(
 
 struct Reader {
     read: OwnedReadHalf,
-    peer: SocketAddr,
+    client: Client,
     context: Arc<Context>,
     memory: MemoryBudget,
     replies: mpsc::Sender<Queued>,
@@ -129,9 +143,16 @@ impl Reader {
     async fn request(&mut self) -> Result<(), End> {
         let length = self.frame_length().await?;
         let (mut body, share) = self.frame(length).await?;
+        if let Some(message) = peer_message(&body) {
+            // Not from a broker of this cluster, or damaged: either way there is no one to answer.
+            let message = PeerMessage::decode(&message).map_err(|_| End::NoPeer)?;
+            self.context.machine().receive(message);
+            return Ok(());
+        }
         let header = read_header(&mut body)?;
         let request = Request::decode(&header, body)?;
-        let session = Session::new(self.peer, &header.client_id);
+        let Client { peer, listener_zone } = self.client.clone();
+        let session = Session::new(peer, &header.client_id, listener_zone);
         let reply = dispatch::begin(&self.context, session, header.version, request).await;
         let reply = match reply {
             Reply::None => return Ok(()),

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use odradek_protocol::id::NodeId;
 use odradek_storage::clock::Clock;
+use odradek_storage::command::BrokerAddress;
 use odradek_storage::engine::Engine;
 use odradek_storage::machine::Machine;
+use tokio::sync::watch;
 
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
@@ -20,10 +22,10 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     /// How the broker was started.
     pub(crate) config: Config,
-    /// Where clients reach it.
-    pub(crate) host: String,
-    /// The port there.
-    pub(crate) port: u16,
+    /// Where it is.
+    pub(crate) address: BrokerAddress,
+    /// Whether it is about to stop, and sends clients to others.
+    pub(crate) is_leaving: watch::Sender<bool>,
     /// For what is said of clients that send nonsense.
     pub(crate) nonsense: Throttle,
     /// Producer ids that are this broker's to give out.
@@ -39,6 +41,12 @@ impl Context {
     /// This broker's node id.
     pub(crate) fn node_id(&self) -> NodeId {
         self.machine().node_id()
+    }
+
+    /// Whether this broker is about to stop: clients are told to ask another, before they have to
+    /// find out.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.is_leaving.borrow()
     }
 
     /// The broker configs in force, as the state has them now.

@@ -4,35 +4,59 @@
 //! blocks together. It is chosen by rendezvous hashing: every broker gives the same answer, and
 //! when a broker comes or goes only its own share moves.
 
-use std::collections::BTreeMap;
-
 use odradek_protocol::id::{NodeId, TopicPartition};
-use odradek_storage::state::brokers::Broker;
+use odradek_storage::state::State;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::directory::{self, Listed};
 
 /// The brokers for a partition, best first: those in `zone` before all others. As many as the
 /// replication factor asks for, and there are.
 pub(crate) fn replicas(
-    brokers: &BTreeMap<NodeId, Broker>,
+    brokers: &[Listed],
     partition: TopicPartition,
     zone: Option<&str>,
     replication_factor: u16,
 ) -> Vec<NodeId> {
     let mut key = partition.topic.as_bytes().to_vec();
     key.extend_from_slice(&partition.partition.to_be_bytes());
-    let is_near = |broker: &Broker| zone.is_some() && broker.zone.as_deref() == zone;
+    let is_near = |broker: &Listed| zone.is_some() && broker.zone.as_deref() == zone;
     let mut ranked: Vec<_> = brokers
         .iter()
-        .map(|(node, broker)| ((is_near(broker), weight(&key, *node)), *node))
+        .map(|broker| ((is_near(broker), weight(&key, broker.node)), broker.node))
         .collect();
     ranked.sort_by(|a, b| b.cmp(a));
     let wanted = usize::from(replication_factor.max(1));
     ranked.into_iter().take(wanted).map(|(_, node)| node).collect()
 }
 
+/// The broker in a client's zone that it should read this partition from, if this one is in another
+/// (KIP-392).
+pub(crate) fn nearer(
+    brokers: &[Listed],
+    partition: TopicPartition,
+    zone: &str,
+    this: NodeId,
+) -> Option<NodeId> {
+    let is_near = |node: NodeId| {
+        let found = brokers.iter().find(|broker| broker.node == node);
+        found.is_some_and(|broker| broker.zone.as_deref() == Some(zone))
+    };
+    let best = replicas(brokers, partition, Some(zone), 1).first().copied()?;
+    (is_near(best) && !is_near(this)).then_some(best)
+}
+
 /// The broker that coordinates a group: the same whoever asks, whatever the zone.
-pub(crate) fn coordinator(brokers: &BTreeMap<NodeId, Broker>, group: &str) -> Option<NodeId> {
-    brokers.keys().copied().max_by_key(|node| (weight(group.as_bytes(), *node), *node))
+pub(crate) fn coordinator(state: &State, group: &str) -> Option<NodeId> {
+    let nodes = directory::serving(state).map(|(node, _)| node);
+    nodes.max_by_key(|node| (weight(group.as_bytes(), *node), *node))
+}
+
+/// The broker that is named as controller: the one that is asked, as long as it is named at all.
+/// Any broker can do what a controller does.
+pub(crate) fn controller(brokers: &[Listed], this: NodeId) -> NodeId {
+    let is_listed = brokers.iter().any(|broker| broker.node == this);
+    if is_listed { this } else { brokers.first().map_or(this, |broker| broker.node) }
 }
 
 fn weight(key: &[u8], node: NodeId) -> u64 {
@@ -44,43 +68,24 @@ fn weight(key: &[u8], node: NodeId) -> u64 {
 #[cfg(test)]
 mod tests {
     use odradek_protocol::id::TopicId;
-    use odradek_storage::command::{Command, CommandId, Entry, EntryHash, Incarnation, Proposal};
-    use odradek_storage::lsn::Lsn;
-    use odradek_storage::state::State;
+    use odradek_storage::command::{BrokerAddress, Command};
     use uuid::Uuid;
 
     use super::*;
+    use crate::directory::tests::state_of;
+    use crate::session::Session;
 
     /// Brokers 1 to `count`, in zones a, b and c by turns.
-    fn brokers(count: u64) -> BTreeMap<NodeId, Broker> {
-        let log_id = Uuid::from_u128(1);
-        let mut state = State::new();
-        let mut proposals = vec![Command::Genesis { cluster_id: log_id, log_id, level: 1 }];
-        for n in 0..count {
+    fn brokers(count: u64) -> Vec<Listed> {
+        let register = |n: u64| {
             let zone = ["a", "b", "c"][usize::try_from(n % 3).unwrap()];
             let port = u16::try_from(9000 + n).unwrap();
-            let zone = Some(zone.to_owned());
-            proposals.push(Command::RegisterBroker { host: "h".to_owned(), port, zone });
-        }
-        let proposals: Vec<Proposal> = (1..)
-            .zip(proposals)
-            .map(|(n, command)| {
-                let id = CommandId { incarnation: Incarnation(n), counter: 1 };
-                Proposal { id, command }
-            })
-            .collect();
-        let entry = Entry {
-            log_id: Uuid::nil(),
-            lsn: Lsn::FIRST,
-            previous: EntryHash::default(),
-            append_id: CommandId::default(),
-            level: 0,
-            time_ms: 0,
-            digest: None,
-            proposals,
+            let (host, zone) = ("h".to_owned(), Some(zone.to_owned()));
+            Command::RegisterBroker(BrokerAddress { host, port, zone, ..Default::default() })
         };
-        state.apply(&entry, EntryHash(1)).unwrap();
-        state.brokers().clone()
+        let state = state_of((0..count).map(|n| (n + 2, register(n))).collect());
+        let session = Session::new(([127, 0, 0, 1], 1).into(), "client", None);
+        directory::listed(&state, &session)
     }
 
     fn partition(index: i32) -> TopicPartition {
@@ -91,7 +96,7 @@ mod tests {
     fn a_broker_that_goes_takes_only_its_own_share_with_it() {
         let all = brokers(6);
         let mut fewer = all.clone();
-        fewer.remove(&NodeId(3));
+        fewer.retain(|broker| broker.node != NodeId(3));
         for index in 0..1000 {
             let before = replicas(&all, partition(index), None, 1);
             let after = replicas(&fewer, partition(index), None, 1);
@@ -102,21 +107,35 @@ mod tests {
     #[test]
     fn every_broker_gets_a_share() {
         let all = brokers(5);
-        for node in all.keys() {
-            let led = (0..1000).filter(|it| replicas(&all, partition(*it), None, 1) == [*node]);
-            assert!(led.count() > 100, "{node}");
+        for broker in &all {
+            let is_led = |it: &i32| replicas(&all, partition(*it), None, 1) == [broker.node];
+            assert!((0..1000).filter(is_led).count() > 100, "{}", broker.node);
         }
     }
 
     #[test]
     fn a_client_is_led_to_its_own_zone_if_there_is_a_broker() {
         let all = brokers(6);
+        let zone_of = |node: NodeId| all.iter().find(|it| it.node == node).unwrap().zone.clone();
         for index in 0..100 {
             let near = replicas(&all, partition(index), Some("b"), 3);
-            assert_eq!(all[&near[0]].zone.as_deref(), Some("b"));
+            assert_eq!(zone_of(near[0]).as_deref(), Some("b"));
             assert_eq!(near.len(), 3);
             let nowhere = replicas(&all, partition(index), Some("z"), 1);
             assert_eq!(nowhere, replicas(&all, partition(index), None, 1));
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_sent_to_a_broker_of_its_zone_and_stays_there() {
+        let all = brokers(6);
+        for index in 0..20 {
+            let near = nearer(&all, partition(index), "b", NodeId(1)).unwrap();
+            assert_eq!(near, replicas(&all, partition(index), Some("b"), 1)[0]);
+            for at_home in [NodeId(2), NodeId(5)] {
+                assert_eq!(nearer(&all, partition(index), "b", at_home), None);
+            }
+            assert_eq!(nearer(&all, partition(index), "z", NodeId(1)), None);
         }
     }
 }

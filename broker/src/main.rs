@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use odradek::broker::Broker;
+use odradek::broker::{Broker, Foundation};
 use odradek::config::Config;
 use odradek::telemetry;
 use odradek_storage::clock::SystemClock;
-use odradek_storage::engine::Ports;
-use odradek_storage::location::{open_log, open_object_store};
+use odradek_storage::location::{open_log, open_object_store, puts_are_charged};
 use rand::TryRngCore;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,15 +37,31 @@ fn run() -> anyhow::Result<()> {
     served
 }
 
+async fn start(config: Config) -> anyhow::Result<Broker> {
+    let log = open_log(&config.log, &config.cluster).await?;
+    let objects = open_object_store(&config.store).await?;
+    let on = Foundation {
+        objects,
+        log: log.log,
+        clock: Arc::new(SystemClock),
+        is_exclusive: log.exclusive,
+        puts_are_charged: puts_are_charged(&config.store),
+        seed: rand::rngs::OsRng.try_next_u64().context("no entropy from the operating system")?,
+    };
+    Ok(Broker::start(config, on).await?)
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let log = open_log(&config.log, &config.cluster)?;
-    let objects = open_object_store(&config.store)?;
-    let ports = Ports { objects, log: log.log, clock: Arc::new(SystemClock) };
-    let seed = rand::rngs::OsRng.try_next_u64().context("no entropy from the operating system")?;
     let (store, order) = (config.store.clone(), config.log.clone());
-    let broker = Broker::start(config, ports, log.exclusive, seed).await?;
+    let broker = tokio::select! {
+        biased;
+        broker = start(config) => broker?,
+        // A broker that still waits for its store has nothing to finish.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let mut out = std::io::stdout();
     writeln!(
         out,

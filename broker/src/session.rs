@@ -17,18 +17,21 @@ pub(crate) struct Session {
     pub(crate) peer: SocketAddr,
     /// What it calls itself, for logs: cut, and without anything that is not printable ASCII.
     pub(crate) client_id: String,
-    /// Its availability zone, if it says.
+    /// The zone whose listener it came by, if it came by one.
+    pub(crate) listener_zone: Option<String>,
+    /// Its availability zone, if it says or its listener does.
     pub(crate) zone: Option<String>,
 }
 
 impl Session {
     /// The session of a request with this client id.
-    pub(crate) fn new(peer: SocketAddr, client_id: &str) -> Self {
+    pub(crate) fn new(peer: SocketAddr, client_id: &str, listener_zone: Option<String>) -> Self {
         let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
         Self {
             peer,
             client_id: client_id.chars().filter(printable).take(LOGGED_CHARS_MAX).collect(),
-            zone: zone_of(client_id),
+            zone: zone_of(client_id).or_else(|| listener_zone.clone()),
+            listener_zone,
         }
     }
 }
@@ -59,7 +62,7 @@ mod tests {
     #[test]
     fn a_client_id_can_not_forge_log_lines() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let session = Session::new(peer, "a\nERROR b\u{1b}[2J");
+        let session = Session::new(peer, "a\nERROR b\u{1b}[2J", None);
         assert_eq!(session.client_id, "aERROR b[2J");
     }
 }

@@ -51,6 +51,8 @@ pub struct FetchedPartition {
     pub log_start_offset: i64,
     /// Producer and first offset of transactions that were aborted, for read_committed consumers.
     pub aborted_transactions: Option<Vec<(i64, i64)>>,
+    /// The broker that the client should rather ask, -1 if it is this one (KIP-392).
+    pub preferred_read_replica: i32,
     /// Whole batches, in parts.
     pub records: Vec<Bytes>,
 }
@@ -65,6 +67,7 @@ impl FetchedPartition {
             last_stable_offset: -1,
             log_start_offset: -1,
             aborted_transactions: None,
+            preferred_read_replica: -1,
             records: Vec::new(),
         }
     }
@@ -151,8 +154,7 @@ impl Writer {
             None => self.open.put_i32(-1),
         }
         if self.version >= 11 {
-            // No preferred read replica.
-            self.open.put_i32(-1);
+            self.open.put_i32(partition.preferred_read_replica);
         }
         let bytes = partition.records_bytes();
         if self.version >= FLEXIBLE {

@@ -6,6 +6,9 @@ use crate::api;
 use crate::error::DecodeError;
 use crate::messages::ApiKey;
 
+/// The API by which brokers of a cluster speak with each other: far from Kafka's, and in no table.
+const PEER_API: i16 = 31_000;
+
 /// Bytes of the length before a frame.
 pub const LENGTH_BYTES: usize = 4;
 
@@ -44,6 +47,25 @@ pub fn announced_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usiz
         b"SSH-" => Err(DecodeError::OtherProtocol("SSH greeting")),
         _ => Err(DecodeError::FrameTooLong { announced: length, limit }),
     }
+}
+
+/// A message to another broker as a frame, with its length.
+pub fn peer_frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(LENGTH_BYTES + REQUEST_BYTES_MIN + message.len());
+    // A message is far shorter than a frame may be.
+    frame.put_i32(i32::try_from(REQUEST_BYTES_MIN + message.len()).unwrap_or(i32::MAX));
+    frame.put_i16(PEER_API);
+    frame.put_i16(0);
+    frame.put_i32(0);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// The message of another broker in a frame, without its length; `None` if it is a client's
+/// request.
+pub fn peer_message(frame: &Bytes) -> Option<Bytes> {
+    let is_peer = frame.starts_with(&PEER_API.to_be_bytes()) && frame.len() >= REQUEST_BYTES_MIN;
+    is_peer.then(|| frame.slice(REQUEST_BYTES_MIN..))
 }
 
 /// Reads the header of a request and leaves the body in `frame`.

@@ -5,12 +5,18 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Tells the time of day.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Milliseconds since the Unix epoch. May jump either way.
     fn now_ms(&self) -> i64;
+
+    /// Time since a moment that is the same for this clock's life. Never runs back, and goes on
+    /// while the machine sleeps, unlike the clock of timers.
+    fn uptime(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -24,6 +30,17 @@ impl Clock for SystemClock {
         now.duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
+
+    fn uptime(&self) -> Duration {
+        uptime()
+    }
+}
+
+/// Time since the machine was started, its sleep included (`CLOCK_BOOTTIME`).
+pub(crate) fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// A clock that runs on tokio's time from a chosen start, shifted at will: in a paused runtime it
@@ -50,5 +67,9 @@ impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
         let passed = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.base_ms.load(Ordering::Relaxed).saturating_add(passed)
+    }
+
+    fn uptime(&self) -> Duration {
+        self.start.elapsed()
     }
 }

@@ -103,15 +103,11 @@ pub enum Command {
         /// The new level.
         level: u32,
     },
-    /// A broker announces itself. One that has the same address takes over its node id.
-    RegisterBroker {
-        /// Where clients reach it.
-        host: String,
-        /// The port there.
-        port: u16,
-        /// Its availability zone, if it has one.
-        zone: Option<String>,
-    },
+    /// A broker announces itself. One that has, or lately had, the same address gives it its node
+    /// id.
+    RegisterBroker(BrokerAddress),
+    /// A broker that is about to leave asks to be named to clients no more.
+    DrainBroker,
     /// A broker leaves on its own (by [`CommandId::incarnation`]) or is declared dead by another.
     ExpireBroker {
         /// Who is to go.
@@ -176,6 +172,39 @@ pub enum Command {
         /// The positions.
         offsets: Vec<CommittedOffset>,
     },
+}
+
+/// Where a broker is, as it tells the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// Where clients reach it.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// Its availability zone, if it has one.
+    pub zone: Option<String>,
+    /// Where other brokers reach it, if not where clients do.
+    pub peer: Option<Endpoint>,
+    /// Where clients reach it through the listener for a zone, by zone.
+    pub zone_listeners: BTreeMap<String, Endpoint>,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its name or address.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// Something that has configs.

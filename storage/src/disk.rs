@@ -41,7 +41,8 @@ impl Disk for RealDisk {
 }
 
 /// Makes `folder` and the folders above it where they are missing, and their names durable. That a
-/// folder is there does not say so: whoever made it may have been killed before its name was synced.
+/// folder is there does not say so: whoever made it may have been killed before its name was
+/// synced.
 pub(crate) fn make_folder(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
     let above = match folder.parent() {
         Some(above) if !above.as_os_str().is_empty() => above,

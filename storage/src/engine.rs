@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::command::BrokerAddress;
 use crate::log::MetadataLog;
-use crate::machine::{Identity, Machine, MachineConfig, StartError};
+use crate::machine::{Machine, MachineConfig, StartError};
 use crate::object::ObjectStore;
+use crate::peer::PeerLink;
 use crate::reader::{Reader, ReaderConfig};
 use crate::writer::{Writer, WriterConfig};
 
@@ -18,17 +20,15 @@ pub struct Ports {
     pub log: Arc<dyn MetadataLog>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// The way to other brokers.
+    pub peers: Arc<dyn PeerLink>,
 }
 
 /// Everything an engine needs to know.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Where clients reach this broker.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-    /// Its availability zone.
-    pub zone: Option<String>,
+    /// Where this broker is.
+    pub address: BrokerAddress,
     /// Where its random numbers come from: the operating system's entropy in production, the seed
     /// in a simulation.
     pub seed: u64,
@@ -54,12 +54,18 @@ pub struct Engine {
 impl Engine {
     /// Starts the machine, then what stands on it.
     pub async fn start(config: EngineConfig, ports: Ports) -> Result<Self, StartError> {
-        let EngineConfig { host, port, zone, seed, machine, writer, reader } = config;
-        let identity = Identity { host, port, zone };
-        let machine = Machine::start(machine, identity, ports.clone(), seed).await?;
+        let EngineConfig { address, seed, machine, writer, reader } = config;
+        let machine = Machine::start(machine, address, ports.clone(), seed).await?;
         let reader = Reader::new(machine.clone(), Arc::clone(&ports.objects), reader);
         let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer, seed);
         Ok(Self { machine, writer, reader })
+    }
+
+    /// What a broker does that notices it was asleep: forgets what it was about to do, and whoever
+    /// it was, and follows the log to its tail. Its clients have long turned to others.
+    pub async fn wake(&self) {
+        self.writer.forget();
+        self.machine.wake().await;
     }
 
     /// Commits what the writer holds, deregisters the broker and stops.

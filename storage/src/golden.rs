@@ -18,8 +18,9 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::command::{
-    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Outcome, Proposal, Run,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Outcome,
+    Proposal, Run,
 };
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SealedSegment, SegmentBuilder};
@@ -85,7 +86,16 @@ fn create(topic: TopicId, name: &str, partitions: u32) -> Command {
 }
 
 fn register(host: &str, zone: Option<&str>) -> Command {
-    Command::RegisterBroker { host: host.to_owned(), port: 9092, zone: zone.map(ToOwned::to_owned) }
+    Command::RegisterBroker(BrokerAddress {
+        host: host.to_owned(),
+        port: 9092,
+        zone: zone.map(ToOwned::to_owned),
+        peer: zone.map(|_| Endpoint { host: "10.0.0.1".to_owned(), port: 9192 }),
+        zone_listeners: zone
+            .map(|zone| (zone.to_owned(), Endpoint { host: host.to_owned(), port: 9193 }))
+            .into_iter()
+            .collect(),
+    })
 }
 
 fn position(partition: TopicPartition, offset: i64, metadata: &str) -> CommittedOffset {
@@ -141,6 +151,7 @@ fn level_1_commands() -> Vec<(Incarnation, Command)> {
             },
         ),
         (OTHER, Command::Heartbeat),
+        (THIRD, Command::DrainBroker),
         (BROKER, Command::ExpireBroker { incarnation: OTHER, seen: Lsn::new(1_000) }),
         (BROKER, create(TopicId(Uuid::from_u128(9)), "short-lived", 1)),
         (BROKER, Command::DeleteTopic { topic: TopicId(Uuid::from_u128(9)) }),
@@ -258,5 +269,5 @@ fn read_segment(bytes: &Bytes, built: &SealedSegment) {
 }
 
 /// The hashes by which brokers of all releases chain entries and compare states.
-const ENTRY_V1_HASH: u64 = 6_463_262_305_378_621_049;
-const SNAPSHOT_V1_DIGEST: u64 = 17_789_774_312_001_160_762;
+const ENTRY_V1_HASH: u64 = 16_028_715_845_076_729_144;
+const SNAPSHOT_V1_DIGEST: u64 = 16_365_837_904_069_722_468;

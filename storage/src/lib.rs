@@ -1,5 +1,6 @@
 //! What is true: two storage ports, one deterministic state machine, one writer, one reader.
 
+mod aws;
 pub mod clock;
 pub mod command;
 mod disk;
@@ -14,6 +15,7 @@ pub mod log;
 pub mod lsn;
 pub mod machine;
 pub mod object;
+pub mod peer;
 pub mod port;
 pub mod reader;
 pub mod segment;

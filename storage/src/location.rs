@@ -7,23 +7,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log::MetadataLog;
+#[cfg(feature = "test-util")]
+use crate::log::dynamodb::Patience;
+use crate::log::dynamodb::{DynamoDbLog, OpenDynamoDbError};
 use crate::log::file::{FileLog, OpenError};
 use crate::log::memory::MemoryLog;
 use crate::object::ObjectStore;
 use crate::object::file::FileObjectStore;
 use crate::object::memory::MemoryObjectStore;
+use crate::object::s3::{OpenS3Error, S3ObjectStore};
+
+mod cloud;
 
 /// Why a location can't be used; each is a sentence for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum LocationError {
     /// No such kind of location.
-    #[error("{0} is not a location: use file:DIR or memory:")]
-    Unknown(String),
-    /// Known, and to come.
-    #[error("{0} is not supported by this release yet: use file:DIR or memory:")]
-    NotYet(String),
-    /// An option that the location does not take.
-    #[error("{url}: there is no option {option:?}; {kind}: takes none")]
+    #[error("{url} is not a location {what}: use {use_instead}, file:DIR or memory:")]
+    Unknown {
+        /// The location.
+        url: String,
+        /// What was to be kept there.
+        what: &'static str,
+        /// Which cloud location there is for it.
+        use_instead: &'static str,
+    },
+    /// An option that the location does not take, or a value that the option does not take.
+    #[error("{url}: there is no option {option:?}; {kind} takes {takes}")]
     Option {
         /// The location.
         url: String,
@@ -31,6 +41,8 @@ pub enum LocationError {
         kind: &'static str,
         /// The option.
         option: String,
+        /// Which options there are.
+        takes: &'static str,
     },
     /// Too much or too little behind a location.
     #[error("{url}: {what}")]
@@ -54,6 +66,12 @@ pub enum LocationError {
     /// The log in the folder is in use or damaged.
     #[error(transparent)]
     Log(OpenError),
+    /// The bucket can't be used.
+    #[error(transparent)]
+    S3(#[from] OpenS3Error),
+    /// The table can't be used.
+    #[error(transparent)]
+    DynamoDb(#[from] OpenDynamoDbError),
 }
 
 /// A log, and whether this process has it to itself.
@@ -70,9 +88,13 @@ enum Location<'a> {
     Folder(&'a Path),
 }
 
-/// Opens the object store at `url`.
-pub fn open_object_store(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
-    match parse(url, "s3://")? {
+/// Opens the object store at `url`. Waits, and says so, as long as a store elsewhere can't be
+/// reached.
+pub async fn open_object_store(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
+    if let Some(location) = cloud::s3(url)? {
+        return Ok(Arc::new(S3ObjectStore::open(location).await?));
+    }
+    match parse(url, "for records", "s3://BUCKET")? {
         Location::Memory => Ok(Arc::new(MemoryObjectStore::default())),
         Location::Folder(folder) => match FileObjectStore::open(folder) {
             Ok(store) => Ok(Arc::new(store)),
@@ -81,9 +103,19 @@ pub fn open_object_store(url: &str) -> Result<Arc<dyn ObjectStore>, LocationErro
     }
 }
 
-/// Opens the log called `name` at `url`.
-pub fn open_log(url: &str, name: &str) -> Result<OpenLog, LocationError> {
-    let log: Arc<dyn MetadataLog> = match parse(url, "dynamodb://")? {
+/// Whether each put at `url` costs money.
+pub fn puts_are_charged(url: &str) -> bool {
+    url.starts_with("s3://")
+}
+
+/// Opens the log called `name` at `url`. Waits, and says so, as long as a log elsewhere can't be
+/// reached.
+pub async fn open_log(url: &str, name: &str) -> Result<OpenLog, LocationError> {
+    if let Some(location) = cloud::dynamodb(url, name)? {
+        let log = Arc::new(DynamoDbLog::open(location).await?);
+        return Ok(OpenLog { log, exclusive: false });
+    }
+    let log: Arc<dyn MetadataLog> = match parse(url, "for their order", "dynamodb://TABLE")? {
         Location::Memory => Arc::new(MemoryLog::default()),
         Location::Folder(folder) => {
             Arc::new(FileLog::open(&folder.join(file_name(name)?)).map_err(refused)?)
@@ -92,24 +124,40 @@ pub fn open_log(url: &str, name: &str) -> Result<OpenLog, LocationError> {
     Ok(OpenLog { log, exclusive: true })
 }
 
-fn parse<'a>(url: &'a str, cloud: &str) -> Result<Location<'a>, LocationError> {
+/// Opens a bucket for a conformance suite.
+#[cfg(feature = "test-util")]
+pub async fn open_s3(url: &str) -> Result<S3ObjectStore, LocationError> {
+    let location = cloud::s3(url)?.expect("a suite names a bucket");
+    Ok(S3ObjectStore::open(location).await?)
+}
+
+/// Opens a table for a conformance suite: a log that does not wait before it deletes what was
+/// trimmed, and asks for the floor at each append.
+#[cfg(feature = "test-util")]
+pub async fn open_dynamodb(url: &str, name: &str) -> Result<DynamoDbLog, LocationError> {
+    let location = cloud::dynamodb(url, name)?.expect("a suite names a table");
+    Ok(DynamoDbLog::open_with(location, Patience::NONE).await?)
+}
+
+fn parse<'a>(
+    url: &'a str,
+    what: &'static str,
+    use_instead: &'static str,
+) -> Result<Location<'a>, LocationError> {
     let malformed = |what| Err(LocationError::Malformed { url: url.to_owned(), what });
-    if url.starts_with(cloud) {
-        return Err(LocationError::NotYet(url.to_owned()));
-    }
     let (location, options) = url.split_once('?').map_or((url, None), |(at, it)| (at, Some(it)));
     let (kind, location) = match location.split_once(':') {
-        Some(("memory", "")) => ("memory", Location::Memory),
+        Some(("memory", "")) => ("memory:", Location::Memory),
         Some(("memory", _)) => return malformed("memory: takes nothing behind it"),
         Some(("file", "")) => return malformed("file: needs a folder behind it"),
-        Some(("file", folder)) => ("file", Location::Folder(Path::new(folder))),
-        _ => return Err(LocationError::Unknown(url.to_owned())),
+        Some(("file", folder)) => ("file:", Location::Folder(Path::new(folder))),
+        _ => return Err(LocationError::Unknown { url: url.to_owned(), what, use_instead }),
     };
     match options {
         None => Ok(location),
         Some(options) => {
             let option = options.split(['=', '&']).next().unwrap_or_default().to_owned();
-            Err(LocationError::Option { url: url.to_owned(), kind, option })
+            Err(LocationError::Option { url: url.to_owned(), kind, option, takes: "none" })
         }
     }
 }
@@ -142,75 +190,4 @@ fn sentence(folder: &Path, cause: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_location_is_refused_with_a_sentence() {
-        let said_of = |url| open_log(url, "odradek").unwrap_err();
-        let said = |url| said_of(url).to_string();
-        assert_eq!(
-            said("dynamodb://table"),
-            "dynamodb://table is not supported by this release yet: use file:DIR or memory:"
-        );
-        assert_eq!(said("s3://bucket"), "s3://bucket is not a location: use file:DIR or memory:");
-        assert_eq!(said("memory:x"), "memory:x: memory: takes nothing behind it");
-        assert_eq!(said("file:"), "file:: file: needs a folder behind it");
-        assert_eq!(
-            said("file:dir?sync=no&x=y"),
-            "file:dir?sync=no&x=y: there is no option \"sync\"; file: takes none"
-        );
-        assert!(matches!(said_of("memory:?x"), LocationError::Option { kind: "memory", .. }));
-        assert!(matches!(
-            open_object_store("s3://bucket").unwrap_err(),
-            LocationError::NotYet(url) if url == "s3://bucket"
-        ));
-        assert_eq!(said("redis:"), "redis: is not a location: use file:DIR or memory:");
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_used_is_refused_with_the_reason() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        std::fs::write(&file, b"").unwrap();
-        for below in [file.clone(), file.join("below/it")] {
-            let url = format!("file:{}", below.display());
-            let is_a_file = format!("{} is a file, where a folder is needed", file.display());
-            let objects = open_object_store(&url).unwrap_err().to_string();
-            assert!(objects.ends_with(&is_a_file), "{objects}");
-            let log = open_log(&url, "odradek").unwrap_err().to_string();
-            assert!(log.ends_with(&is_a_file), "{log}");
-        }
-        let url = format!("file:{}", folder.path().display());
-        for name in ["", ".", "..", "a/b"] {
-            assert!(matches!(open_log(&url, name), Err(LocationError::Name(_))), "{name:?}");
-        }
-        let denied = LocationError::Folder {
-            folder: folder.path().to_owned(),
-            cause: ErrorKind::PermissionDenied.into(),
-        };
-        assert!(denied.to_string().ends_with("this user has no permission to use it"), "{denied}");
-    }
-
-    #[test]
-    fn a_log_in_use_or_damaged_is_refused_with_the_reason() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("file:{}", folder.path().display());
-        let open = open_log(&url, "odradek").unwrap();
-        assert!(open.exclusive);
-        let other = open_log(&url, "other").unwrap();
-        let second = open_log(&url, "odradek").unwrap_err().to_string();
-        assert!(second.ends_with("odradek is in use by another process"), "{second}");
-        drop((open, other));
-        std::fs::write(folder.path().join("odradek/floor"), b"1").unwrap();
-        let damaged = open_log(&url, "odradek").unwrap_err().to_string();
-        assert!(damaged.contains("odradek/floor is damaged at byte 0"), "{damaged}");
-        drop(open_log(&url, "other").unwrap());
-    }
-
-    #[test]
-    fn memory_is_a_location_of_its_own_each_time() {
-        assert!(open_log("memory:", "odradek").unwrap().exclusive);
-        assert!(open_object_store("memory:").is_ok());
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use crate::port::PortError;
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+pub mod dynamodb;
 #[cfg(any(test, feature = "test-util"))]
 pub mod faulty;
 pub mod file;
@@ -37,6 +38,17 @@ pub enum Append {
     Trimmed,
 }
 
+/// How fresh a read has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Shows everything that anybody was answered before the call began (LOG-4).
+    Latest,
+    /// May be a moment behind, and never wrong in what it shows. Cheaper, where freshness is
+    /// charged for: for looking whether there is something new, not for whoever must know that
+    /// there is not.
+    Recent,
+}
+
 /// One entry as the log gives it back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -50,9 +62,14 @@ pub struct Slot {
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogRead {
-    /// Consecutive entries from the position asked for; none if it was past the tail at some moment
-    /// during the call.
-    Entries(Vec<Slot>),
+    /// What is there.
+    Entries {
+        /// Consecutive entries from the position asked for.
+        slots: Vec<Slot>,
+        /// Whether the slot behind them was free at some moment during the call. Without it a
+        /// reader that is slower than the writers would never know that it has read everything.
+        at_tail: bool,
+    },
     /// The position lies below the trim floor, which is given: the oldest entry there still is, or
     /// the tail.
     Trimmed(Lsn),
@@ -67,7 +84,8 @@ pub enum LogRead {
 ///   check this cheaply refuses anything else as `Determinate`.
 /// - **LOG-3 durable before visible.** `read` never shows an entry that could still be lost.
 /// - **LOG-4 answers are facts.** Once any broker got an answer for slot `n`, every later `read`
-///   from `n`, on any broker, shows that slot filled (or trimmed).
+///   from `n`, on any broker, shows that slot filled (or trimmed). A `Recent` read may fall short
+///   of this, never past a hole.
 /// - **LOG-5 trimmed stays trimmed.** An append below the trim floor never answers `Committed`: a
 ///   put-if-absent log forgets what it deleted, so a floor is made durable before anything goes.
 ///
@@ -88,8 +106,13 @@ pub trait MetadataLog: fmt::Debug + Send + Sync {
     async fn append(&self, at: Lsn, bytes: Bytes) -> Result<Append, PortError>;
 
     /// Returns up to `limit` consecutive entries from `from` on, oldest first. A backend may return
-    /// fewer, but none only at the tail.
-    async fn read(&self, from: Lsn, limit: NonZeroUsize) -> Result<LogRead, PortError>;
+    /// fewer, but none only at the tail; past the tail there are none.
+    async fn read(
+        &self,
+        from: Lsn,
+        limit: NonZeroUsize,
+        freshness: Freshness,
+    ) -> Result<LogRead, PortError>;
 
     /// Returns the first free slot at some moment during the call.
     async fn tail(&self) -> Result<Lsn, PortError>;

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,11 +20,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use crate::command::{Command, Incarnation, Outcome};
+use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal};
 use crate::engine::Ports;
 use crate::lsn::Lsn;
+use crate::peer::{News, PeerMessage};
 use crate::state::State;
 
+mod claim;
 mod driver;
 mod snapshots;
 mod start;
@@ -41,8 +44,14 @@ pub struct MachineConfig {
     /// Whether this process alone appends to the log, by the backend's own lock: then nothing has
     /// to be polled, and brokers found at start are dead.
     pub exclusive: bool,
-    /// How often the tail is looked at when there is no other reason.
+    /// How often the tail is looked at when there is no other reason, while others are appending.
     pub poll_interval: Duration,
+    /// The same, while nothing happens or peers say when it does.
+    pub poll_interval_max: Duration,
+    /// After so many lost races in a row a broker asks another to append its proposals too.
+    pub losses_max: u32,
+    /// How long it waits for that before it tries again itself.
+    pub help_max: Duration,
     /// How long a broker that is not alone may be silent before it says that it lives.
     pub heartbeat_interval: Duration,
     /// How long another broker may be silent, by this one's monotonic clock, before it is expired.
@@ -68,6 +77,9 @@ impl Default for MachineConfig {
         Self {
             exclusive: false,
             poll_interval: Duration::from_millis(50),
+            poll_interval_max: Duration::from_secs(1),
+            losses_max: 3,
+            help_max: Duration::from_millis(300),
             heartbeat_interval: Duration::from_secs(3),
             silence_max: Duration::from_secs(12),
             entry_bytes_max: 128 * 1024,
@@ -79,17 +91,6 @@ impl Default for MachineConfig {
             digest_entries: 1024,
         }
     }
-}
-
-/// What a broker tells the others about itself.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Where clients reach it.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-    /// Its availability zone.
-    pub zone: Option<String>,
 }
 
 /// A handle on this broker's replica.
@@ -104,7 +105,10 @@ struct Shared {
     state: RwLock<State>,
     watchers: Watchers,
     applied: watch::Sender<Lsn>,
+    /// How far the log is filled, as others say.
+    filled: watch::Sender<Lsn>,
     node: watch::Sender<Option<NodeId>>,
+    incarnation: AtomicU64,
     halt: watch::Sender<Option<HaltReason>>,
     random: Mutex<StdRng>,
     barrier_max: Duration,
@@ -115,6 +119,10 @@ struct Shared {
 enum Request {
     Propose(Queued),
     Barrier(oneshot::Sender<()>),
+    /// Proposals of another broker, to be appended along with our own.
+    Help(Vec<Proposal>),
+    /// The process was asleep.
+    Wake(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -171,17 +179,20 @@ impl Machine {
     /// snapshots is an error.
     pub async fn start(
         config: MachineConfig,
-        identity: Identity,
+        address: BrokerAddress,
         ports: Ports,
         seed: u64,
     ) -> Result<Self, StartError> {
         let mut random = StdRng::seed_from_u64(seed);
-        let state = start::recover(&ports).await?;
+        let state = start::recover_own(&ports).await?;
+        let objects = Arc::clone(&ports.objects);
         let (queue, requests) = mpsc::channel(config.queue_max);
         let shared = Arc::new(Shared {
             watchers: Watchers::default(),
             applied: watch::Sender::new(state.applied()),
+            filled: watch::Sender::new(Lsn::ZERO),
             node: watch::Sender::new(None),
+            incarnation: AtomicU64::new(0),
             halt: watch::Sender::new(None),
             state: RwLock::new(state),
             random: Mutex::new(StdRng::seed_from_u64(random.next_u64())),
@@ -189,11 +200,17 @@ impl Machine {
             driver: OnceLock::new(),
         });
         let machine = Self { shared: Arc::clone(&shared), queue };
-        let driver = driver::Driver::new(config, identity, ports, shared, requests, random);
+        let driver = driver::Driver::new(config, address, ports, shared, requests, random);
         let driver = tokio::spawn(driver.run()).abort_handle();
         machine.shared.driver.get_or_init(|| driver);
         machine.registered().await?;
-        Ok(machine)
+        match claim::claim(&*objects, machine.read(State::log_id)).await {
+            Ok(()) => Ok(machine),
+            Err(error) => {
+                machine.kill();
+                Err(error)
+            }
+        }
     }
 
     async fn registered(&self) -> Result<(), StartError> {
@@ -263,6 +280,48 @@ impl Machine {
         let mut halt = self.shared.halt.subscribe();
         let reason = halt.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         reason.unwrap_or_else(|| HaltReason("the machine is gone".to_owned()))
+    }
+
+    /// Takes a message from another broker. What is not for this incarnation, or not from a broker
+    /// that is registered, is dropped.
+    pub fn receive(&self, message: PeerMessage) {
+        let PeerMessage { to, from, news } = message;
+        let is_ours = self.shared.incarnation.load(Ordering::Relaxed) == to.0;
+        if !is_ours || !self.read(|state| state.is_registered(from)) {
+            return;
+        }
+        match news {
+            News::Filled(lsn) => {
+                self.shared.filled.send_if_modified(|filled| {
+                    let news = lsn > *filled;
+                    *filled = lsn.max(*filled);
+                    news
+                });
+            }
+            News::Help(proposals) => {
+                // Whoever asks asks again, or another, if the queue is full.
+                drop(self.queue.try_send(Request::Help(proposals)));
+            }
+        }
+    }
+
+    /// Forgets what was queued, takes a new incarnation and follows the log to its tail.
+    pub(crate) async fn wake(&self) {
+        let (reply, awake) = oneshot::channel();
+        if self.queue.send(Request::Wake(reply)).await.is_ok() {
+            // An error means that the driver is gone; who waits for it is told by `halted`.
+            drop(awake.await);
+        }
+    }
+
+    /// Asks the others to send no more clients to this broker. Returns `false` if there are no
+    /// others that could take them.
+    pub async fn drain(&self) -> bool {
+        let node = self.node_id();
+        let others = self.read(|state| {
+            state.brokers().iter().any(|(other, broker)| *other != node && !broker.is_draining)
+        });
+        others && self.propose(Command::DrainBroker).await == Ok(Outcome::Done)
     }
 
     /// Deregisters this broker, if the log can be reached, and stops.

@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod faulty;
 pub mod file;
 pub mod memory;
+pub mod s3;
 
 /// The answer of the store to a put. Losing the race for a name is an answer, not an error.
 #[must_use]

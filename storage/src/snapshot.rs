@@ -12,7 +12,7 @@ use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::command::codec::{CodecError, topic_id, uuid};
-use crate::command::{Digest, EntryHash, Incarnation};
+use crate::command::{Digest, Endpoint, EntryHash, Incarnation};
 use crate::envelope::Format;
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
@@ -114,6 +114,7 @@ fn encode(state: &State) -> wire::Snapshot {
             .collect(),
         groups: state.groups.positions.iter().map(group_to_wire).collect(),
         left_incarnations: state.brokers.left.iter().map(|left| left.0).collect(),
+        departed: state.brokers.departed.iter().map(departed_to_wire).collect(),
     }
 }
 
@@ -121,13 +122,16 @@ fn broker_to_wire((node, broker): (&NodeId, &Broker)) -> wire::Broker {
     wire::Broker {
         node: node.0,
         incarnation: broker.incarnation.0,
-        host: broker.host.clone(),
-        port: u32::from(broker.port),
-        zone: broker.zone.clone(),
+        address: Some((&broker.address).into()),
+        is_draining: broker.is_draining,
         last_heard: broker.last_heard.get(),
         commands_floor: broker.commands.floor,
         commands_above: broker.commands.above.iter().copied().collect(),
     }
+}
+
+fn departed_to_wire((node, at): &(NodeId, Endpoint)) -> wire::Departed {
+    wire::Departed { node: node.0, at: Some(at.into()) }
 }
 
 fn referenced_to_wire((id, refs): (&SegmentId, &SegmentRefs)) -> wire::Segment {
@@ -221,6 +225,10 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
         left: snapshot.left_incarnations.into_iter().map(Incarnation).collect(),
         ..Brokers::default()
     };
+    for stored in snapshot.departed {
+        let at = stored.at.ok_or(CodecError::Field("departed"))?.try_into()?;
+        brokers.departed.push_back((NodeId(stored.node), at));
+    }
     for stored in snapshot.brokers {
         let (node, broker) = broker(stored)?;
         brokers.by_incarnation.insert(broker.incarnation, node);
@@ -251,9 +259,8 @@ fn broker(stored: wire::Broker) -> Result<(NodeId, Broker), CodecError> {
     };
     let broker = Broker {
         incarnation: Incarnation(stored.incarnation),
-        host: stored.host,
-        port: u16::try_from(stored.port).map_err(|_| CodecError::Field("port"))?,
-        zone: stored.zone,
+        address: stored.address.ok_or(CodecError::Field("address"))?.try_into()?,
+        is_draining: stored.is_draining,
         last_heard: Lsn::new(stored.last_heard),
         commands,
     };

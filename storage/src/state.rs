@@ -12,8 +12,8 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::command::{
-    Command, CommandId, CommittedOffset, ConfigResource, Digest, Entry, EntryHash, Incarnation,
-    Outcome, Proposal, Rejection,
+    BrokerAddress, Command, CommandId, CommittedOffset, ConfigResource, Digest, Entry, EntryHash,
+    Incarnation, Outcome, Proposal, Rejection,
 };
 use crate::lsn::Lsn;
 
@@ -185,9 +185,7 @@ impl State {
                 }
                 return self.begin(*cluster_id, *log_id, *level);
             }
-            Command::RegisterBroker { host, port, zone } => {
-                return self.register_broker(id, host, *port, zone.as_deref());
-            }
+            Command::RegisterBroker(address) => return self.register_broker(id, address),
             _ => {}
         }
         match self.brokers.admit(id, self.applied) {
@@ -203,7 +201,11 @@ impl State {
             Err(rejection) => Outcome::Rejected(rejection),
         };
         match &proposal.command {
-            Command::Genesis { .. } | Command::RegisterBroker { .. } | Command::Heartbeat => {
+            Command::Genesis { .. } | Command::RegisterBroker(_) | Command::Heartbeat => {
+                Outcome::Done
+            }
+            Command::DrainBroker => {
+                self.brokers.drain(id.incarnation);
                 Outcome::Done
             }
             Command::RaiseLevel { level } => done(self.raise_level(*level)),
@@ -251,14 +253,8 @@ impl State {
         Outcome::Done
     }
 
-    fn register_broker(
-        &mut self,
-        id: CommandId,
-        host: &str,
-        port: u16,
-        zone: Option<&str>,
-    ) -> Outcome {
-        match self.brokers.register(id, host, port, zone, self.applied) {
+    fn register_broker(&mut self, id: CommandId, address: &BrokerAddress) -> Outcome {
+        match self.brokers.register(id, address, self.applied) {
             Ok(node) => Outcome::BrokerRegistered(node),
             Err(outcome) => outcome,
         }
@@ -270,8 +266,9 @@ impl State {
         incarnation: Incarnation,
         seen: Lsn,
     ) -> Result<(), Rejection> {
-        let node = self.brokers.expire(proposer, incarnation, seen)?;
-        self.configs.forget_broker(node);
+        if let Some(node) = self.brokers.expire(proposer, incarnation, seen)? {
+            self.configs.forget_broker(node);
+        }
         Ok(())
     }
 
@@ -352,6 +349,11 @@ impl State {
     /// Living brokers, by node id.
     pub fn brokers(&self) -> &BTreeMap<NodeId, Broker> {
         self.brokers.by_node()
+    }
+
+    /// Whether a command was applied, or is too old to tell.
+    pub fn is_applied(&self, id: CommandId) -> bool {
+        self.brokers.is_applied(id)
     }
 
     /// Whether this life of a broker is registered.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -79,6 +79,18 @@ impl Default for WriterConfig {
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Request>,
+    wakes: Wakes,
+}
+
+/// How often the process was found to have been asleep. What was begun before the last time is not
+/// gone on with.
+#[derive(Clone, Debug, Default)]
+struct Wakes(Arc<AtomicU64>);
+
+impl Wakes {
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 enum Request {
@@ -149,13 +161,21 @@ impl Writer {
         let incarnation = Incarnation(random.next_u64());
         let namer = Namer { machine: machine.clone(), incarnation, counter: 0 };
         let uploading = Arc::new(Uploading::default());
-        let upload = Upload { objects, blocks, config: config.clone(), uploading };
-        let committer = committer::Committer::new(config.clone(), machine, uploads);
+        let wakes = Wakes::default();
+        let upload =
+            Upload { objects, blocks, config: config.clone(), uploading, wakes: wakes.clone() };
+        let committer = committer::Committer::new(config.clone(), machine, uploads, wakes.clone());
         let committer = tokio::spawn(committer.run());
         let collector =
             collector::Collector::new(config, upload, namer, requests, sealed, committer);
         tokio::spawn(collector.run());
-        Self { queue }
+        Self { queue, wakes }
+    }
+
+    /// Fails what is not proposed yet: whoever waits for it hears that it certainly is not in the
+    /// log.
+    pub(crate) fn forget(&self) {
+        self.wakes.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Queues batches. What is queued first is committed first.
@@ -218,6 +238,8 @@ struct Uploading {
 /// A segment on its way to the store, and who waits for it.
 struct Flush {
     id: SegmentId,
+    /// How often the process had been asleep when the first batch came.
+    wakes: u64,
     builder: SegmentBuilder,
     waiters: Vec<Waiting>,
 }
@@ -230,6 +252,7 @@ struct Waiting {
 
 /// A segment that is in the store, or is not.
 struct Uploaded {
+    wakes: u64,
     waiters: Vec<Waiting>,
     result: Result<Stored, AppendError>,
 }
@@ -248,6 +271,7 @@ struct Upload {
     blocks: Blocks,
     config: WriterConfig,
     uploading: Arc<Uploading>,
+    wakes: Wakes,
 }
 
 impl Upload {
@@ -263,11 +287,14 @@ impl Upload {
     }
 
     async fn run(&self, flush: Flush) -> Uploaded {
-        let Flush { id, builder, waiters } = flush;
+        let Flush { id, wakes, builder, waiters } = flush;
+        if wakes != self.wakes.count() {
+            return Uploaded { wakes, waiters, result: Err(asleep()) };
+        }
         let level = self.config.zstd_level;
         let sealed = off_the_workers(move || builder.seal(id, level)).await;
         let result = self.put(&sealed).await.map(|()| self.stored(sealed));
-        Uploaded { waiters, result }
+        Uploaded { wakes, waiters, result }
     }
 
     /// The content goes into the cache before the commit: it can be found there only through the
@@ -312,6 +339,10 @@ impl Upload {
         }
         Err(AppendError::NotStored(failure))
     }
+}
+
+fn asleep() -> AppendError {
+    AppendError::NotStored("the broker was asleep".to_owned())
 }
 
 /// Runs what takes milliseconds of computing away from the tasks that serve clients. A runtime with

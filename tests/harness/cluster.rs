@@ -5,17 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use odradek::broker::Broker;
+use odradek::broker::{Broker, Foundation};
 use odradek::config::Config;
 use odradek_storage::clock::SystemClock;
-use odradek_storage::engine::Ports;
 use odradek_storage::location::{open_log, open_object_store};
+use odradek_storage::log::MetadataLog;
+use odradek_storage::log::memory::MemoryLog;
+use odradek_storage::object::ObjectStore;
+use odradek_storage::object::memory::MemoryObjectStore;
 
 /// Some brokers. Those that were stopped or killed leave their place empty.
 #[derive(Debug)]
 pub struct Cluster {
     /// What they share.
-    pub ports: Ports,
+    pub stores: Stores,
     brokers: Vec<Option<Broker>>,
     exclusive: bool,
 }
@@ -26,20 +29,20 @@ static NEXT_SEED: AtomicU64 = AtomicU64::new(1);
 impl Cluster {
     /// Brokers over one memory.
     pub async fn in_memory(brokers: usize) -> Self {
-        Self::over(memory_ports(), brokers, false).await
+        Self::over(memory_stores(), brokers, false).await
     }
 
     /// One broker over files in `folder`.
     pub async fn in_folder(folder: &Path) -> Self {
         let location = |name: &str| format!("file:{}", folder.join(name).display());
-        let log = open_log(&location("log"), "test").unwrap().log;
-        let objects = open_object_store(&location("objects")).unwrap();
-        Self::over(Ports { objects, log, clock: Arc::new(SystemClock) }, 1, true).await
+        let log = open_log(&location("log"), "test").await.unwrap().log;
+        let objects = open_object_store(&location("objects")).await.unwrap();
+        Self::over(Stores { objects, log }, 1, true).await
     }
 
     /// Brokers over these ports.
-    pub async fn over(ports: Ports, brokers: usize, exclusive: bool) -> Self {
-        let mut cluster = Self { ports, brokers: Vec::new(), exclusive };
+    pub async fn over(stores: Stores, brokers: usize, exclusive: bool) -> Self {
+        let mut cluster = Self { stores, brokers: Vec::new(), exclusive };
         for _ in 0..brokers {
             cluster.start_one().await;
         }
@@ -49,8 +52,16 @@ impl Cluster {
     /// Starts one more broker and returns its place.
     pub async fn start_one(&mut self) -> usize {
         let config = Config { listen: "127.0.0.1:0".to_owned(), ..Config::default() };
-        let seed = NEXT_SEED.fetch_add(1, Ordering::Relaxed);
-        let broker = Broker::start(config, self.ports.clone(), self.exclusive, seed).await;
+        let Stores { objects, log } = self.stores.clone();
+        let on = Foundation {
+            objects,
+            log,
+            clock: Arc::new(SystemClock),
+            is_exclusive: self.exclusive,
+            puts_are_charged: false,
+            seed: NEXT_SEED.fetch_add(1, Ordering::Relaxed),
+        };
+        let broker = Broker::start(config, on).await;
         self.brokers.push(Some(broker.unwrap()));
         self.brokers.len() - 1
     }
@@ -71,11 +82,17 @@ impl Cluster {
     }
 }
 
-/// Fresh ports in memory.
-pub fn memory_ports() -> Ports {
-    Ports {
-        objects: open_object_store("memory:").unwrap(),
-        log: open_log("memory:", "test").unwrap().log,
-        clock: Arc::new(SystemClock),
-    }
+/// A store and a log that brokers share.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Where records are.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Where their order is.
+    pub log: Arc<dyn MetadataLog>,
+}
+
+/// Fresh ones in memory.
+pub fn memory_stores() -> Stores {
+    let objects = Arc::new(MemoryObjectStore::default());
+    Stores { objects, log: Arc::new(MemoryLog::default()) }
 }

@@ -17,4 +17,5 @@
 pub mod batches;
 pub mod client;
 pub mod cluster;
+pub mod fault_proxy;
 pub mod world;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
 use odradek_storage::clock::ManualClock;
-use odradek_storage::command::{BatchProducer, BatchSummary, Command, Outcome};
+use odradek_storage::command::{BatchProducer, BatchSummary, BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
@@ -27,6 +27,8 @@ use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::ObjectStore;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
+use odradek_storage::peer::NoPeers;
+use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::reader::{FetchTarget, Isolation, ReaderConfig};
 use odradek_storage::segment::builder::PendingBatch;
 use odradek_storage::writer::{AppendError, Appended, WriterConfig};
@@ -57,6 +59,8 @@ pub struct Plan {
     pub faults: Faults,
     /// The same for the log.
     pub log_faults: LogFaults,
+    /// How likely a message between brokers gets lost.
+    pub peers_lost: f64,
     /// How often a broker is killed and another started in its place; zero for never.
     pub kill_interval: Duration,
 }
@@ -108,6 +112,7 @@ pub struct World {
     objects: MemoryObjectStore,
     log: MemoryLog,
     clock: Arc<ManualClock>,
+    peers: MemoryPeers,
     history: Arc<Mutex<History>>,
     brokers: Arc<Mutex<Vec<Running>>>,
     random: StdRng,
@@ -148,12 +153,14 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(plan: Plan) -> Self {
         let random = StdRng::seed_from_u64(plan.seed);
+        let peers = MemoryPeers::new(plan.seed ^ 3, plan.peers_lost, Duration::from_millis(20));
         let history = History { began: Some(Instant::now()), ..History::default() };
         Self {
             plan,
             objects: MemoryObjectStore::default(),
             log: MemoryLog::default(),
             clock: Arc::new(ManualClock::new(1_700_000_000_000)),
+            peers,
             history: Arc::new(Mutex::new(history)),
             brokers: Arc::default(),
             random,
@@ -196,7 +203,9 @@ impl World {
         let objects = FaultyObjectStore::new(Arc::new(self.objects.clone()), seed ^ 1, faults);
         let log = FaultyLog::new(Arc::new(self.log.clone()), seed ^ 2, log_faults);
         let clock = Arc::clone(&self.clock);
-        let ports = Ports { objects: Arc::new(objects.clone()), log: Arc::new(log.clone()), clock };
+        let peers = Arc::new(self.peers.clone());
+        let (store, order) = (Arc::new(objects.clone()), Arc::new(log.clone()));
+        let ports = Ports { objects: store, log: order, clock, peers };
         // A broker that is refused its log at start ends; whoever supervises it starts it again.
         let engine = loop {
             match Engine::start(self.config(seed), ports.clone()).await {
@@ -205,6 +214,8 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
         };
+        let BrokerAddress { host, port, .. } = address(self.started);
+        self.peers.enter(&host, port, engine.machine.clone());
         self.history.lock().unwrap().say(format!("broker {} starts", self.started));
         tokio::spawn(compare_digests(engine.clone(), Arc::clone(&self.history), self.plan.seed));
         Running { engine, objects, log }
@@ -212,9 +223,7 @@ impl World {
 
     fn config(&self, seed: u64) -> EngineConfig {
         EngineConfig {
-            host: format!("broker-{}", self.started),
-            port: 9092,
-            zone: None,
+            address: address(self.started),
             seed,
             machine: MachineConfig {
                 snapshot_entries: 20,
@@ -475,9 +484,14 @@ pub fn batch(value: &Bytes, producer: (i64, i16, i32)) -> PendingBatch {
     PendingBatch { bytes, summary, compressed: false }
 }
 
+fn address(broker: u64) -> BrokerAddress {
+    BrokerAddress { host: format!("broker-{broker}"), port: 9092, ..BrokerAddress::default() }
+}
+
 /// The ports of a world of one's own.
 pub fn ports(objects: Arc<dyn ObjectStore>, log: Arc<dyn MetadataLog>) -> Ports {
-    Ports { objects, log, clock: Arc::new(ManualClock::new(1_700_000_000_000)) }
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    Ports { objects, log, clock, peers: Arc::new(NoPeers) }
 }
 
 impl std::fmt::Debug for World {

@@ -46,7 +46,7 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
 /// at once, this one has to wait for its own threads.
 async fn wait_for_the_lock(folder: &std::path::Path) {
     let log = format!("file:{}", folder.join("log").display());
-    while odradek_storage::location::open_log(&log, "test").is_err() {
+    while odradek_storage::location::open_log(&log, "test").await.is_err() {
         tokio::task::yield_now().await;
     }
 }

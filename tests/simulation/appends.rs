@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use odradek_protocol::id::TopicPartition;
-use odradek_storage::command::{Command, Entry, Outcome};
+use odradek_storage::command::{BrokerAddress, Command, Entry, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig};
 use odradek_storage::log::faulty::{Control, Fate, FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::log::{LogRead, MetadataLog};
+use odradek_storage::log::{Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
 use odradek_storage::machine::{MachineConfig, ProposeError};
 use odradek_storage::object::memory::MemoryObjectStore;
@@ -28,9 +28,7 @@ async fn scene(log: MemoryLog, objects: MemoryObjectStore, seed: u64) -> Scene {
     let faulty = FaultyLog::new(Arc::new(log.clone()), seed, LogFaults::default());
     let fates = faulty.control();
     let config = EngineConfig {
-        host: format!("broker-{seed}"),
-        port: 1,
-        zone: None,
+        address: BrokerAddress { host: format!("broker-{seed}"), ..BrokerAddress::default() },
         seed,
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),
@@ -65,8 +63,8 @@ impl Scene {
 
     /// How many entries of the log commit segments.
     async fn commits(&self) -> usize {
-        let LogRead::Entries(slots) =
-            self.log.read(Lsn::FIRST, 10_000.try_into().unwrap()).await.unwrap()
+        let LogRead::Entries { slots, .. } =
+            self.log.read(Lsn::FIRST, 10_000.try_into().unwrap(), Freshness::Latest).await.unwrap()
         else {
             panic!("trimmed");
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
-use odradek_storage::command::{Command, Outcome};
+use odradek_storage::command::{BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig};
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
@@ -29,9 +29,7 @@ async fn start(log: &MemoryLog, objects: &MemoryObjectStore, seed: u64) -> Engin
         LogFaults { delayed: 1.0, delay_max: Duration::from_millis(12), ..LogFaults::default() };
     let faults = Faults { calls: calls.clone(), ..Faults::default() };
     let config = EngineConfig {
-        host: "broker".to_owned(),
-        port: 1,
-        zone: None,
+        address: BrokerAddress { host: "broker".to_owned(), ..BrokerAddress::default() },
         seed,
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),

@@ -8,4 +8,5 @@
 
 mod appends;
 mod crashes;
+mod fairness;
 mod seeds;

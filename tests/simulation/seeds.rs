@@ -38,6 +38,7 @@ fn plan(seed: u64) -> Plan {
         slow_max: Duration::from_secs(5),
         throttled: chance(0.02),
         throttle_max: Duration::from_secs(2),
+        stale: chance(0.3),
     };
     let (object_calls, log_faults) = (calls(), calls());
     let faults = Faults {
@@ -47,6 +48,7 @@ fn plan(seed: u64) -> Plan {
         wrong_range: chance(0.1),
         not_found: chance(0.05),
     };
+    let peers_lost = chance(1.0);
     let kills = random.random_bool(0.6);
     Plan {
         seed,
@@ -56,6 +58,7 @@ fn plan(seed: u64) -> Plan {
         duration: Duration::from_secs(20),
         faults,
         log_faults,
+        peers_lost,
         kill_interval: if kills { Duration::from_secs(2) } else { Duration::ZERO },
     }
 }

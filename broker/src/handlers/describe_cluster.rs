@@ -1,13 +1,13 @@
 //! DescribeCluster: the brokers there are (KIP-700).
 
 use odradek_protocol::ResponseError;
-use odradek_protocol::id::NodeId;
 use odradek_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use odradek_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
-use odradek_storage::state::brokers::Broker;
 
 use crate::cluster::cluster_id;
 use crate::context::Context;
+use crate::directory::{self, Listed};
+use crate::leadership;
 use crate::session::Session;
 
 /// Endpoint type of controllers (KIP-919), which there are none of.
@@ -15,7 +15,7 @@ const CONTROLLERS: i8 = 2;
 
 pub(crate) async fn handle(
     context: &Context,
-    _: &Session,
+    session: &Session,
     version: i16,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
@@ -25,17 +25,18 @@ pub(crate) async fn handle(
             .with_error_message(Some("there are no controllers, only brokers".into()))
             .with_endpoint_type(request.endpoint_type);
     }
-    let response = context.machine().read(|state| {
-        let broker = |(node, broker): (&NodeId, &Broker)| {
-            DescribeClusterBroker::default()
-                .with_broker_id(BrokerId(node.0))
-                .with_host(broker.host.clone().into())
-                .with_port(i32::from(broker.port))
-                .with_rack(broker.zone.clone().map(Into::into))
-        };
-        DescribeClusterResponse::default()
-            .with_cluster_id(cluster_id(state).into())
-            .with_brokers(state.brokers().iter().map(broker).collect())
-    });
-    response.with_controller_id(BrokerId(context.node_id().0))
+    let (brokers, cluster_id) =
+        context.machine().read(|state| (directory::listed(state, session), cluster_id(state)));
+    let controller = leadership::controller(&brokers, context.node_id());
+    let broker = |Listed { node, endpoint, zone }| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(node.0))
+            .with_host(endpoint.host.into())
+            .with_port(i32::from(endpoint.port))
+            .with_rack(zone.map(Into::into))
+    };
+    DescribeClusterResponse::default()
+        .with_cluster_id(cluster_id.into())
+        .with_brokers(brokers.into_iter().map(broker).collect())
+        .with_controller_id(BrokerId(controller.0))
 }

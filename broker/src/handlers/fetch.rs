@@ -6,11 +6,12 @@
 //! the log to its tail: another broker may have acknowledged them, and a client that is told so
 //! resets its position.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odradek_protocol::ResponseError;
 use odradek_protocol::fetch_response::{FetchResponse, FetchedPartition, FetchedTopic};
-use odradek_protocol::id::{Offset, TopicId, TopicPartition};
+use odradek_protocol::id::{NodeId, Offset, TopicId, TopicPartition};
 use odradek_protocol::messages::FetchRequest;
 use odradek_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use odradek_storage::reader::{FetchError, FetchTarget, Fetched, Isolation};
@@ -18,7 +19,9 @@ use odradek_storage::state::State;
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
+use crate::directory;
 use crate::error;
+use crate::leadership;
 use crate::session::Session;
 
 /// Most bytes of records in one response (`fetch.max.bytes`).
@@ -32,7 +35,7 @@ const BY_ID: i16 = 13;
 
 pub(crate) async fn handle(
     context: &Context,
-    _: &Session,
+    session: &Session,
     version: i16,
     request: FetchRequest,
 ) -> FetchResponse {
@@ -48,7 +51,15 @@ pub(crate) async fn handle(
         _ => Isolation::ReadCommitted,
     };
     let mut at_tail = Ok(false);
+    let mut leaving = context.is_leaving.subscribe();
+    let nearer = nearer(context, session, version, &request);
     let fetched = loop {
+        if *leaving.borrow() {
+            return everywhere(request.topics, |asked| {
+                let code = ResponseError::NotLeaderOrFollower.code();
+                FetchedPartition::failed(asked.partition, code)
+            });
+        }
         let targets = context.machine().read(|state| targets(state, version, &request.topics));
         // Before the look, so that nothing is missed between the two.
         let mut watch = context.machine().watch(targets.iter().map(|target| target.partition));
@@ -59,6 +70,7 @@ pub(crate) async fn handle(
         }
         let enough = plan.has_error()
             || targets.is_empty()
+            || !nearer.is_empty()
             || plan.available_bytes() >= number(request.min_bytes)
             || Instant::now() >= deadline;
         if enough {
@@ -67,10 +79,62 @@ pub(crate) async fn handle(
         tokio::select! {
             biased;
             () = watch.changed() => {}
+            _ = leaving.changed() => {}
             () = sleep_until(deadline) => {}
         }
     };
-    answer(version, request.topics, fetched, at_tail.is_err())
+    let mut response = answer(version, request.topics, fetched, at_tail.is_err());
+    send_nearer(&mut response, nearer);
+    response
+}
+
+/// The brokers that a consumer with a rack should rather read some of the partitions from, by place
+/// in the request (KIP-392).
+fn nearer(
+    context: &Context,
+    session: &Session,
+    version: i16,
+    request: &FetchRequest,
+) -> BTreeMap<usize, NodeId> {
+    let rack = request.rack_id.as_str();
+    if rack.is_empty() || context.address.zone.as_deref() == Some(rack) {
+        return BTreeMap::new();
+    }
+    let this = context.node_id();
+    context.machine().read(|state| {
+        let brokers = directory::listed(state, session);
+        let targets = targets(state, version, &request.topics).into_iter().enumerate();
+        let near = targets.filter_map(|(place, target)| {
+            let node = leadership::nearer(&brokers, target.partition, rack, this)?;
+            Some((place, node))
+        });
+        near.collect()
+    })
+}
+
+/// Replaces records by the name of the broker that is nearer.
+fn send_nearer(response: &mut FetchResponse, nearer: BTreeMap<usize, NodeId>) {
+    let mut partitions: Vec<&mut FetchedPartition> =
+        response.topics.iter_mut().flat_map(|topic| &mut topic.partitions).collect();
+    for (place, node) in nearer {
+        if let Some(partition) = partitions.get_mut(place).filter(|it| it.error_code == 0) {
+            partition.preferred_read_replica = node.0;
+            partition.records.clear();
+        }
+    }
+}
+
+/// The same answer for every partition.
+fn everywhere(
+    topics: Vec<FetchTopic>,
+    answer: impl Fn(&FetchPartition) -> FetchedPartition,
+) -> FetchResponse {
+    let topics = topics.into_iter().map(|topic| FetchedTopic {
+        name: topic.topic.as_str().to_owned(),
+        id: topic.topic_id,
+        partitions: topic.partitions.iter().map(&answer).collect(),
+    });
+    FetchResponse { topics: topics.collect(), ..FetchResponse::default() }
 }
 
 fn refuse(request: &FetchRequest) -> Option<ResponseError> {
@@ -151,6 +215,7 @@ fn show(index: i32, found: Fetched) -> FetchedPartition {
         last_stable_offset: found.watermarks.last_stable_offset.0,
         log_start_offset: found.watermarks.log_start.0,
         aborted_transactions: None,
+        preferred_read_replica: -1,
         records: found.records,
     }
 }

@@ -5,6 +5,7 @@ use odradek_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinat
 use odradek_protocol::{ResponseError, StrBytes};
 
 use crate::context::Context;
+use crate::directory::{self, Listed};
 use crate::leadership;
 use crate::session::Session;
 
@@ -13,16 +14,17 @@ const GROUP: i8 = 0;
 
 pub(crate) async fn handle(
     context: &Context,
-    _: &Session,
+    session: &Session,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let key_type = if version >= 1 { request.key_type } else { GROUP };
     if version >= 4 {
-        let found = request.coordinator_keys.iter().map(|key| find(context, key_type, key));
+        let found =
+            request.coordinator_keys.iter().map(|key| find(context, session, key_type, key));
         return FindCoordinatorResponse::default().with_coordinators(found.collect());
     }
-    let found = find(context, key_type, &request.key);
+    let found = find(context, session, key_type, &request.key);
     let response = FindCoordinatorResponse::default()
         .with_error_code(found.error_code)
         .with_node_id(found.node_id)
@@ -31,7 +33,7 @@ pub(crate) async fn handle(
     if version >= 1 { response.with_error_message(found.error_message) } else { response }
 }
 
-fn find(context: &Context, key_type: i8, key: &StrBytes) -> Coordinator {
+fn find(context: &Context, session: &Session, key_type: i8, key: &StrBytes) -> Coordinator {
     let failed = |code: ResponseError, message: &'static str| {
         Coordinator::default()
             .with_key(key.clone())
@@ -45,16 +47,15 @@ fn find(context: &Context, key_type: i8, key: &StrBytes) -> Coordinator {
         return failed(ResponseError::InvalidRequest, message);
     }
     let found = context.machine().read(|state| {
-        let node = leadership::coordinator(state.brokers(), key.as_str())?;
-        let broker = state.brokers().get(&node)?;
-        Some((node, broker.host.clone(), broker.port))
+        let node = leadership::coordinator(state, key.as_str())?;
+        directory::find(state, session, node)
     });
     match found {
-        Some((node, host, port)) => Coordinator::default()
+        Some(Listed { node, endpoint, .. }) => Coordinator::default()
             .with_key(key.clone())
             .with_node_id(BrokerId(node.0))
-            .with_host(host.into())
-            .with_port(i32::from(port)),
+            .with_host(endpoint.host.into())
+            .with_port(i32::from(endpoint.port)),
         None => failed(ResponseError::CoordinatorNotAvailable, "no broker is registered"),
     }
 }

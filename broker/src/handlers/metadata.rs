@@ -6,19 +6,19 @@
 use std::collections::BTreeMap;
 
 use odradek_protocol::ResponseError;
-use odradek_protocol::id::{NodeId, TopicId, TopicPartition};
+use odradek_protocol::id::{TopicId, TopicPartition};
 use odradek_protocol::messages::metadata_request::MetadataRequestTopic;
 use odradek_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use odradek_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use odradek_storage::state::State;
-use odradek_storage::state::brokers::Broker;
 use odradek_storage::state::topics::Topic;
 use uuid::Uuid;
 
 use crate::cluster::cluster_id;
 use crate::context::Context;
+use crate::directory::{self, Listed};
 use crate::leadership;
 use crate::session::Session;
 use crate::topics::{self, NewTopic, look_twice};
@@ -29,52 +29,55 @@ pub(crate) async fn handle(
     version: i16,
     request: MetadataRequest,
 ) -> MetadataResponse {
-    let zone = session.zone.as_deref();
     let topics = match request.topics {
         // Version 0 has no null: there, an empty list means all.
-        None => all(context, zone, version),
-        Some(topics) if topics.is_empty() && version == 0 => all(context, zone, version),
+        None => all(context, session, version),
+        Some(topics) if topics.is_empty() && version == 0 => all(context, session, version),
         Some(topics) => {
             let mut found = Vec::with_capacity(topics.len());
             for topic in topics {
                 found.push(
-                    one(context, zone, version, topic, request.allow_auto_topic_creation).await,
+                    one(context, session, version, topic, request.allow_auto_topic_creation).await,
                 );
             }
             found
         }
     };
-    let response = context.machine().read(|state| {
-        MetadataResponse::default()
-            .with_brokers(state.brokers().iter().map(broker).collect())
-            .with_cluster_id(Some(cluster_id(state).into()))
-    });
-    response.with_controller_id(BrokerId(context.node_id().0)).with_topics(topics)
+    let (brokers, cluster_id) =
+        context.machine().read(|state| (directory::listed(state, session), cluster_id(state)));
+    let controller = leadership::controller(&brokers, context.node_id());
+    MetadataResponse::default()
+        .with_controller_id(BrokerId(controller.0))
+        .with_brokers(brokers.into_iter().map(broker).collect())
+        .with_cluster_id(Some(cluster_id.into()))
+        .with_topics(topics)
 }
 
-fn broker((node, broker): (&NodeId, &Broker)) -> MetadataResponseBroker {
+fn broker(Listed { node, endpoint, zone }: Listed) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
         .with_node_id(BrokerId(node.0))
-        .with_host(broker.host.clone().into())
-        .with_port(i32::from(broker.port))
-        .with_rack(broker.zone.clone().map(Into::into))
+        .with_host(endpoint.host.into())
+        .with_port(i32::from(endpoint.port))
+        .with_rack(zone.map(Into::into))
 }
 
-fn all(context: &Context, zone: Option<&str>, version: i16) -> Vec<MetadataResponseTopic> {
+fn all(context: &Context, session: &Session, version: i16) -> Vec<MetadataResponseTopic> {
     context.machine().read(|state| {
-        state.topics().map(|topic| describe(state.brokers(), topic, zone, version)).collect()
+        let brokers = directory::listed(state, session);
+        let zone = session.zone.as_deref();
+        state.topics().map(|topic| describe(&brokers, topic, zone, version)).collect()
     })
 }
 
 async fn one(
     context: &Context,
-    zone: Option<&str>,
+    session: &Session,
     version: i16,
     asked: MetadataRequestTopic,
     may_create: bool,
 ) -> MetadataResponseTopic {
     let MetadataRequestTopic { name, topic_id, .. } = asked;
-    let Some(name) = name else { return by_id(context, zone, version, topic_id).await };
+    let Some(name) = name else { return by_id(context, session, version, topic_id).await };
     let failed = |code: ResponseError| {
         MetadataResponseTopic::default().with_error_code(code.code()).with_name(Some(name.clone()))
     };
@@ -83,7 +86,8 @@ async fn one(
     }
     let look = |state: &State| {
         let topic = state.topic_by_name(name.as_str())?;
-        Some(describe(state.brokers(), topic, zone, version))
+        let brokers = directory::listed(state, session);
+        Some(describe(&brokers, topic, session.zone.as_deref(), version))
     };
     match look_twice(context.machine(), look).await {
         Ok(Some(topic)) => return topic,
@@ -112,13 +116,14 @@ async fn one(
 
 async fn by_id(
     context: &Context,
-    zone: Option<&str>,
+    session: &Session,
     version: i16,
     id: Uuid,
 ) -> MetadataResponseTopic {
     let look = |state: &State| {
         let topic = state.topic(TopicId(id))?;
-        Some(describe(state.brokers(), topic, zone, version))
+        let brokers = directory::listed(state, session);
+        Some(describe(&brokers, topic, session.zone.as_deref(), version))
     };
     let code = match look_twice(context.machine(), look).await {
         Ok(Some(topic)) => return topic,
@@ -131,7 +136,7 @@ async fn by_id(
 }
 
 fn describe(
-    brokers: &BTreeMap<NodeId, Broker>,
+    brokers: &[Listed],
     topic: &Topic,
     zone: Option<&str>,
     version: i16,

@@ -74,7 +74,7 @@ pub(crate) async fn begin(
     request: ProduceRequest,
 ) -> Begun {
     let acks = request.acks;
-    let whole = refuse(&request);
+    let whole = refuse(context, &request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut batches = Vec::new();
     for topic in request.topic_data {
@@ -94,10 +94,15 @@ pub(crate) async fn begin(
     Begun::Pending(complete(version, topics, appending, timeout).boxed())
 }
 
-fn refuse(request: &ProduceRequest) -> Option<Refusal> {
+fn refuse(context: &Context, request: &ProduceRequest) -> Option<Refusal> {
     if !(-1..=1).contains(&request.acks) {
         let message = format!("acks is {}, not -1, 0 or 1", request.acks);
         return Some(Refusal::new(ResponseError::InvalidRequiredAcks, message));
+    }
+    // Without acks there is no answer that would send the client elsewhere.
+    if context.is_leaving() && request.acks != 0 {
+        let message = "this broker is about to stop".to_owned();
+        return Some(Refusal::new(ResponseError::NotLeaderOrFollower, message));
     }
     let message = "transactions are not supported by this release yet";
     request

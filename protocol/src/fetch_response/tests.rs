@@ -18,7 +18,9 @@ fn oracle(response: &FetchResponse, version: i16, correlation_id: i32) -> Bytes 
             };
             aborted.iter().map(transaction).collect()
         });
+        let preferred = if version >= 11 { it.preferred_read_replica } else { -1 };
         PartitionData::default()
+            .with_preferred_read_replica(preferred.into())
             .with_partition_index(it.index)
             .with_error_code(it.error_code)
             .with_high_watermark(it.high_watermark)
@@ -51,17 +53,18 @@ fn oracle(response: &FetchResponse, version: i16, correlation_id: i32) -> Bytes 
 fn partitions() -> impl Strategy<Value = FetchedPartition> {
     let parts = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..4);
     let aborted = prop::option::of(prop::collection::vec(any::<(i64, i64)>(), 0..3));
-    (any::<(i32, i16, i64, i64, i64)>(), aborted, parts).prop_map(|(numbers, aborted, parts)| {
-        FetchedPartition {
+    (any::<(i32, i16, i64, i64, i64, i32)>(), aborted, parts).prop_map(
+        |(numbers, aborted, parts)| FetchedPartition {
             index: numbers.0,
             error_code: numbers.1,
             high_watermark: numbers.2,
             last_stable_offset: numbers.3,
             log_start_offset: numbers.4,
             aborted_transactions: aborted,
+            preferred_read_replica: numbers.5,
             records: parts.into_iter().map(Bytes::from).collect(),
-        }
-    })
+        },
+    )
 }
 
 fn responses() -> impl Strategy<Value = FetchResponse> {

@@ -13,8 +13,9 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Proposal,
+    Run,
 };
 use crate::envelope::{EnvelopeError, Format};
 use crate::lsn::Lsn;
@@ -145,6 +146,51 @@ impl From<&Proposal> for wire::Proposal {
     }
 }
 
+impl From<&BrokerAddress> for wire::RegisterBroker {
+    fn from(address: &BrokerAddress) -> Self {
+        let listeners = address.zone_listeners.iter();
+        Self {
+            host: address.host.clone(),
+            port: u32::from(address.port),
+            zone: address.zone.clone(),
+            peer: address.peer.as_ref().map(Into::into),
+            zone_listeners: listeners.map(|(zone, at)| (zone.clone(), at.into())).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::RegisterBroker> for BrokerAddress {
+    type Error = CodecError;
+
+    fn try_from(stored: wire::RegisterBroker) -> Result<Self, CodecError> {
+        let listeners = stored.zone_listeners.into_iter();
+        Ok(Self {
+            host: stored.host,
+            port: u16::try_from(stored.port).map_err(|_| CodecError::Field("port"))?,
+            zone: stored.zone,
+            peer: stored.peer.map(TryInto::try_into).transpose()?,
+            zone_listeners: listeners
+                .map(|(zone, at)| Ok((zone, at.try_into()?)))
+                .collect::<Result<_, CodecError>>()?,
+        })
+    }
+}
+
+impl From<&Endpoint> for wire::Endpoint {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { host: endpoint.host.clone(), port: u32::from(endpoint.port) }
+    }
+}
+
+impl TryFrom<wire::Endpoint> for Endpoint {
+    type Error = CodecError;
+
+    fn try_from(stored: wire::Endpoint) -> Result<Self, CodecError> {
+        let port = u16::try_from(stored.port).map_err(|_| CodecError::Field("port"))?;
+        Ok(Self { host: stored.host, port })
+    }
+}
+
 impl From<&Command> for wire::Command {
     fn from(command: &Command) -> Self {
         match command {
@@ -154,13 +200,8 @@ impl From<&Command> for wire::Command {
                 level: *level,
             }),
             Command::RaiseLevel { level } => Self::RaiseLevel(wire::RaiseLevel { level: *level }),
-            Command::RegisterBroker { host, port, zone } => {
-                Self::RegisterBroker(wire::RegisterBroker {
-                    host: host.clone(),
-                    port: u32::from(*port),
-                    zone: zone.clone(),
-                })
-            }
+            Command::RegisterBroker(address) => Self::RegisterBroker(address.into()),
+            Command::DrainBroker => Self::DrainBroker(wire::DrainBroker {}),
             Command::ExpireBroker { incarnation, seen } => Self::ExpireBroker(wire::ExpireBroker {
                 incarnation: incarnation.0,
                 seen: seen.get(),
@@ -283,7 +324,7 @@ fn command_id(id: Option<wire::CommandId>) -> Result<CommandId, CodecError> {
     Ok(CommandId { incarnation: Incarnation(id.incarnation), counter: id.counter })
 }
 
-fn proposal(proposal: wire::Proposal) -> Result<Proposal, CodecError> {
+pub(crate) fn proposal(proposal: wire::Proposal) -> Result<Proposal, CodecError> {
     Ok(Proposal {
         id: command_id(proposal.id)?,
         command: command(proposal.command.ok_or(CodecError::UnknownCommand)?)?,
@@ -298,11 +339,8 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
             level: genesis.level,
         },
         wire::Command::RaiseLevel(raise) => Command::RaiseLevel { level: raise.level },
-        wire::Command::RegisterBroker(broker) => Command::RegisterBroker {
-            host: broker.host,
-            port: u16::try_from(broker.port).map_err(|_| CodecError::Field("port"))?,
-            zone: broker.zone,
-        },
+        wire::Command::RegisterBroker(address) => Command::RegisterBroker(address.try_into()?),
+        wire::Command::DrainBroker(_) => Command::DrainBroker,
         wire::Command::ExpireBroker(expire) => Command::ExpireBroker {
             incarnation: Incarnation(expire.incarnation),
             seen: Lsn::new(expire.seen),

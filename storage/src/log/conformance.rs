@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Append, ENTRY_BYTES_MAX, LogRead, Lsn, MetadataLog, Slot};
+use super::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Lsn, MetadataLog, Slot};
 use crate::port::PortError;
 
 const RACERS: u64 = 16;
@@ -88,7 +88,7 @@ async fn answered<L: MetadataLog>(log: &L, at: Lsn, entry: &Bytes) -> Bytes {
 async fn entries_come_back_in_order<L: MetadataLog + Clone>(log: &L) {
     let other = log.clone();
     assert_eq!(log.tail().await.unwrap(), Lsn::FIRST);
-    assert_eq!(read(log, Lsn::FIRST, 9).await, LogRead::Entries(vec![]));
+    assert_eq!(read(log, Lsn::FIRST, 9).await, empty());
     let entries: Vec<Slot> = (1..=9).map(|number| slot(number, number * 100 - 100)).collect();
     for (count, Slot { lsn, bytes }) in (1..).zip(&entries) {
         assert_eq!(log.append(*lsn, bytes.clone()).await.unwrap(), Append::Committed);
@@ -98,16 +98,18 @@ async fn entries_come_back_in_order<L: MetadataLog + Clone>(log: &L) {
     for from in 1..=9 {
         assert_eq!(read_all(log, Lsn::new(from)).await, entries[index(from) - 1..]);
         for limit in 1..=10 {
-            let LogRead::Entries(found) = read(log, Lsn::new(from), limit).await else {
+            let LogRead::Entries { slots: found, at_tail } = read(log, Lsn::new(from), limit).await
+            else {
                 panic!("{from} is not trimmed")
             };
             let expected = &entries[index(from) - 1..];
             assert!(!found.is_empty() && found.len() <= limit, "{limit} from {from}: {found:?}");
             assert_eq!(found, expected[..found.len()], "{limit} from {from}");
+            assert!(!at_tail || found == expected, "{limit} from {from} is not all");
         }
     }
     for past in [10, 11, u64::MAX] {
-        assert_eq!(read(log, Lsn::new(past), 9).await, LogRead::Entries(vec![]));
+        assert_eq!(read(log, Lsn::new(past), 9).await, empty());
     }
 }
 
@@ -220,9 +222,9 @@ async fn read_all<L: MetadataLog>(log: &L, from: Lsn) -> Vec<Slot> {
     let mut failures = 0;
     loop {
         let next = slots.last().map_or(from, |slot| slot.lsn.next());
-        match log.read(next, NonZeroUsize::MAX).await {
-            Ok(LogRead::Entries(found)) if found.is_empty() => return slots,
-            Ok(LogRead::Entries(found)) => {
+        match log.read(next, NonZeroUsize::MAX, Freshness::Latest).await {
+            Ok(LogRead::Entries { slots: found, .. }) if found.is_empty() => return slots,
+            Ok(LogRead::Entries { slots: found, .. }) => {
                 for (slot, expected) in found.iter().zip(next.get()..) {
                     assert_eq!(slot.lsn, Lsn::new(expected), "LOG-2: entries are dense");
                 }
@@ -238,7 +240,8 @@ async fn read_all<L: MetadataLog>(log: &L, from: Lsn) -> Vec<Slot> {
 }
 
 async fn read<L: MetadataLog>(log: &L, from: Lsn, limit: usize) -> LogRead {
-    log.read(from, NonZeroUsize::new(limit).expect("limits are not zero")).await.unwrap()
+    let limit = NonZeroUsize::new(limit).expect("limits are not zero");
+    log.read(from, limit, Freshness::Latest).await.unwrap()
 }
 
 async fn fill<L: MetadataLog>(log: &L, numbers: std::ops::RangeInclusive<u64>) {
@@ -246,6 +249,10 @@ async fn fill<L: MetadataLog>(log: &L, numbers: std::ops::RangeInclusive<u64>) {
         let Slot { lsn, bytes } = slot(number, 60);
         assert_eq!(log.append(lsn, bytes).await.unwrap(), Append::Committed);
     }
+}
+
+fn empty() -> LogRead {
+    LogRead::Entries { slots: Vec::new(), at_tail: true }
 }
 
 /// An entry whose bytes differ from those of every other slot.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Append, LogRead, Lsn, MetadataLog};
+use rand::Rng;
+
+use super::{Append, Freshness, LogRead, Lsn, MetadataLog};
 use crate::port::PortError;
 pub use crate::port::fate::{CallFaults as LogFaults, Control, Fate};
 
@@ -40,10 +42,25 @@ impl MetadataLog for FaultyLog {
         self.control.meet(drawn, async move { inner.append(at, bytes).await }).await
     }
 
-    async fn read(&self, from: Lsn, limit: NonZeroUsize) -> Result<LogRead, PortError> {
-        let (drawn, ()) = self.control.draw_read(|faults| faults, |_, _| ());
+    async fn read(
+        &self,
+        from: Lsn,
+        limit: NonZeroUsize,
+        freshness: Freshness,
+    ) -> Result<LogRead, PortError> {
+        let (drawn, stale) = self.control.draw_read(
+            |faults| faults,
+            |faults, random| random.random_bool(faults.stale).then(|| random.random::<f64>()),
+        );
         let inner = Arc::clone(&self.inner);
-        self.control.meet(drawn, async move { inner.read(from, limit).await }).await
+        let read = async move {
+            let read = inner.read(from, limit, freshness).await?;
+            Ok(match stale {
+                Some(share) if freshness == Freshness::Recent => shortened(read, share),
+                _ => read,
+            })
+        };
+        self.control.meet(drawn, read).await
     }
 
     async fn tail(&self) -> Result<Lsn, PortError> {
@@ -57,6 +74,23 @@ impl MetadataLog for FaultyLog {
         let inner = Arc::clone(&self.inner);
         self.control.meet(drawn, async move { inner.trim(before).await }).await
     }
+}
+
+/// What a replica that is a moment behind shows.
+fn shortened(read: LogRead, share: f64) -> LogRead {
+    match read {
+        LogRead::Entries { slots: mut entries, .. } => {
+            let shown = (0..entries.len()).take_while(|at| at_share(*at, entries.len()) < share);
+            entries.truncate(shown.count());
+            LogRead::Entries { slots: entries, at_tail: true }
+        }
+        trimmed @ LogRead::Trimmed(_) => trimmed,
+    }
+}
+
+fn at_share(at: usize, length: usize) -> f64 {
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    number(at + 1) / number(length)
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Append, ENTRY_BYTES_MAX, LogRead, Lsn, MetadataLog, Slot};
+use super::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Lsn, MetadataLog, Slot};
 use crate::disk::{Disk, RealDisk};
 use crate::port::PortError;
 
@@ -268,7 +268,9 @@ impl Inner {
         let slot = |(place, chunk): &(Place, Arc<Chunk>)| {
             read_entry(place, chunk).map(|bytes| Slot { lsn: place.header.lsn, bytes })
         };
-        places.iter().map(slot).collect::<Result<_, _>>().map(LogRead::Entries)
+        let slots: Vec<Slot> = places.iter().map(slot).collect::<Result<_, _>>()?;
+        let at_tail = slots.len() < limit.get();
+        Ok(LogRead::Entries { slots, at_tail })
     }
 
     fn trim(&self, before: Lsn) -> Result<(), PortError> {
@@ -347,7 +349,12 @@ impl MetadataLog for FileLog {
         self.blocking(move |log| log.append(at, &bytes)).await
     }
 
-    async fn read(&self, from: Lsn, limit: NonZeroUsize) -> Result<LogRead, PortError> {
+    async fn read(
+        &self,
+        from: Lsn,
+        limit: NonZeroUsize,
+        _: Freshness,
+    ) -> Result<LogRead, PortError> {
         self.blocking(move |log| log.read(from, limit)).await
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Append, ENTRY_BYTES_MAX, LogRead, Lsn, MetadataLog, Slot};
+use super::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Lsn, MetadataLog, Slot};
 use crate::port::PortError;
 
 /// A log whose clones share one sequence of entries.
@@ -56,13 +56,20 @@ impl MetadataLog for MemoryLog {
         Ok(Append::Committed)
     }
 
-    async fn read(&self, from: Lsn, limit: NonZeroUsize) -> Result<LogRead, PortError> {
+    async fn read(
+        &self,
+        from: Lsn,
+        limit: NonZeroUsize,
+        _: Freshness,
+    ) -> Result<LogRead, PortError> {
         let log = self.lock();
         if from < log.floor {
             return Ok(LogRead::Trimmed(log.floor));
         }
         let slot = |(lsn, bytes): (&Lsn, &Bytes)| Slot { lsn: *lsn, bytes: bytes.clone() };
-        Ok(LogRead::Entries(log.entries.range(from..).take(limit.get()).map(slot).collect()))
+        let slots: Vec<Slot> = log.entries.range(from..).take(limit.get()).map(slot).collect();
+        let at_tail = slots.len() < limit.get();
+        Ok(LogRead::Entries { slots, at_tail })
     }
 
     async fn tail(&self) -> Result<Lsn, PortError> {

@@ -1,13 +1,8 @@
 //! The task that owns the state and the position in the log.
 //!
-//! At most one append is in flight; while it flies, the next group of proposals gathers in the
-//! queue. The rules of an append:
-//!
-//! - *taken*: read what stands there; if it is this very append, it won after all; if not, apply
-//!   what others wrote and try the next slot with what is left.
-//! - *unknown*: repeat the same bytes at the same slot until the log answers. Never another slot
-//!   with an unanswered append behind.
-//! - *refused*, and nothing unknown before: the proposals certainly did not happen.
+//! It takes turns: gather what is asked for, append it ([`appending`]), look for what others wrote
+//! and apply it, tend the membership ([`membership`]). At most one append is in flight; while it
+//! flies, the next group of proposals gathers in the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -15,45 +10,39 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::start::READ_ENTRIES_MAX;
 use super::{
-    HaltReason, Identity, MachineConfig, ProposeError, Queued, Request, Shared, random_incarnation,
+    HaltReason, MachineConfig, ProposeError, Queued, Request, Shared, random_incarnation,
     random_uuid, snapshots,
 };
 use crate::check;
 use crate::command::{
-    Command, CommandId, Entry, EntryHash, Incarnation, Outcome, Proposal, Rejection,
+    BrokerAddress, Command, CommandId, Entry, EntryHash, Incarnation, Outcome, Proposal, Rejection,
 };
 use crate::engine::Ports;
 use crate::invariant::InvariantId;
-use crate::log::{Append, LogRead, Slot};
+use crate::log::{Freshness, LogRead, Slot};
 use crate::lsn::Lsn;
-use crate::port::PortError;
 use crate::state::{FEATURE_LEVEL, State};
 
+mod appending;
+mod fairness;
 mod membership;
 
-/// Pause before an append of unknown outcome is repeated: drawn from zero to this, doubled with
-/// each repetition up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// Longest pause before something is tried again.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-/// An append that took longer than this is believed only after the slot was read back: its broker
-/// may have slept through a trim (RELIABILITY A6).
-const APPEND_BELIEVED_MAX: Duration = Duration::from_secs(5);
 
 /// Why the driver can't go on.
 type Stop = HaltReason;
 
 pub(super) struct Driver {
     config: MachineConfig,
-    identity: Identity,
+    address: BrokerAddress,
     ports: Ports,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
@@ -68,40 +57,43 @@ pub(super) struct Driver {
     pending: BTreeMap<u64, Queued>,
     /// Barriers to be answered at the tail.
     barriers: Vec<oneshot::Sender<()>>,
+    /// Proposals that others asked to have appended.
+    favours: Vec<Proposal>,
+    /// Who won the last slots.
+    winners: VecDeque<Incarnation>,
+    /// When asking another to append for this broker last worked.
+    helped: Option<Instant>,
     stopping: Option<oneshot::Sender<()>>,
-    /// When the tail was last seen.
-    tail_seen: Instant,
-    /// When the tail was last looked for.
+    /// When the tail was last seen, by the clock that counts sleep.
+    tail_seen: Duration,
+    /// When the tail was last looked for, and how long after that it is again.
     polled: Instant,
+    poll_interval: Duration,
+    /// How far others say the log is filled.
+    filled: watch::Receiver<Lsn>,
     /// When this broker last appended.
     spoke: Instant,
     /// When each other broker was last seen to have moved.
     heard: BTreeMap<Incarnation, (Lsn, Instant)>,
 }
 
-/// How an append ended.
-enum Answer {
-    Committed,
-    Taken(Bytes),
-    Refused(String),
-    Trimmed,
-    Broken(String),
-}
-
 impl Driver {
     pub(super) fn new(
         config: MachineConfig,
-        identity: Identity,
+        address: BrokerAddress,
         ports: Ports,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
         mut random: StdRng,
     ) -> Self {
         let now = Instant::now();
+        let tail_seen = ports.clock.uptime();
+        let poll_interval = config.poll_interval;
+        let filled = shared.filled.subscribe();
         Self {
             incarnation: random_incarnation(&mut random),
             config,
-            identity,
+            address,
             ports,
             shared,
             requests,
@@ -111,9 +103,14 @@ impl Driver {
             waiting: VecDeque::new(),
             pending: BTreeMap::new(),
             barriers: Vec::new(),
+            favours: Vec::new(),
+            winners: VecDeque::new(),
+            helped: None,
             stopping: None,
-            tail_seen: now,
+            tail_seen,
             polled: now,
+            poll_interval,
+            filled,
             spoke: now,
             heard: BTreeMap::new(),
         }
@@ -154,6 +151,8 @@ impl Driver {
                     Some(request) => self.accept(request),
                     None => self.stopping = Some(oneshot::channel().0),
                 },
+                // Never an error: the sender lives in what we share.
+                Ok(()) = self.filled.changed() => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -169,6 +168,13 @@ impl Driver {
         match request {
             Request::Propose(queued) => self.waiting.push_back(queued),
             Request::Barrier(reply) => self.barriers.push(reply),
+            Request::Help(proposals) => self.favours.extend(proposals),
+            Request::Wake(awake) => {
+                self.refuse_waiting("the broker was asleep");
+                self.favours.clear();
+                self.registered = false;
+                self.barriers.push(awake);
+            }
             Request::Stop(done) => self.stopping = Some(done),
         }
     }
@@ -177,20 +183,19 @@ impl Driver {
         if self.config.exclusive {
             Instant::now() + Duration::from_secs(3600)
         } else {
-            self.polled + self.config.poll_interval
+            self.polled + self.poll_interval
         }
     }
 
     async fn take_turn(&mut self) -> Result<(), Stop> {
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() || !self.favours.is_empty() {
             self.commit_group().await?;
         }
-        let due = !self.config.exclusive && self.polled.elapsed() >= self.config.poll_interval;
-        if due || !self.barriers.is_empty() {
-            let barriers = mem::take(&mut self.barriers);
-            if self.follow().await? {
-                barriers.into_iter().for_each(|barrier| barrier.send(()).unwrap_or(()));
-            }
+        let filled = *self.filled.borrow_and_update();
+        let is_behind = filled > self.applied();
+        let due = !self.config.exclusive && self.polled.elapsed() >= self.poll_interval;
+        if due || is_behind || !self.barriers.is_empty() {
+            self.look(is_behind).await?;
             self.tend_brokers();
         }
         if !self.registered {
@@ -199,20 +204,42 @@ impl Driver {
         Ok(())
     }
 
+    /// Looks for what others wrote, and answers barriers.
+    async fn look(&mut self, is_behind: bool) -> Result<(), Stop> {
+        let barriers = mem::take(&mut self.barriers);
+        let must_know = is_behind || !barriers.is_empty();
+        let freshness = if must_know { Freshness::Latest } else { Freshness::Recent };
+        let before = self.applied();
+        if self.follow(freshness).await? {
+            barriers.into_iter().for_each(|barrier| barrier.send(()).unwrap_or(()));
+        }
+        // Whatever is found without having been told of is a reason to look more often.
+        self.poll_interval = if self.applied() > before && !is_behind {
+            self.config.poll_interval
+        } else {
+            (self.poll_interval * 2).min(self.config.poll_interval_max)
+        };
+        Ok(())
+    }
+
     /// Reads and applies until the tail; `false` if the log can't be read now.
-    async fn follow(&mut self) -> Result<bool, Stop> {
+    async fn follow(&mut self, freshness: Freshness) -> Result<bool, Stop> {
         loop {
+            let asked = self.ports.clock.uptime();
             self.polled = Instant::now();
             let from = self.applied().next();
-            match self.ports.log.read(from, READ_ENTRIES_MAX).await {
-                Ok(LogRead::Entries(entries)) if entries.is_empty() => {
-                    self.tail_seen = self.polled;
-                    return Ok(true);
-                }
-                Ok(LogRead::Entries(entries)) => {
-                    for slot in &entries {
+            match self.ports.log.read(from, READ_ENTRIES_MAX, freshness).await {
+                Ok(LogRead::Entries { slots, at_tail }) => {
+                    for slot in &slots {
                         self.apply_slot(slot)?;
                     }
+                    if !at_tail {
+                        continue;
+                    }
+                    if freshness == Freshness::Latest {
+                        self.tail_seen = asked;
+                    }
+                    return Ok(true);
                 }
                 Ok(LogRead::Trimmed(floor)) => {
                     return Err(HaltReason(format!(
@@ -241,6 +268,7 @@ impl Driver {
             (applied, state.is_registered(self.incarnation))
         };
         let applied = applied.map_err(|halt| HaltReason(halt.to_string()))?;
+        self.note_winner(entry.append_id.incarnation);
         // Somebody thought this broker dead.
         self.registered &= listed;
         let mut fenced = Vec::new();
@@ -286,150 +314,6 @@ impl Driver {
         });
     }
 
-    /// Puts as many waiting proposals as fit into one entry and appends it.
-    async fn commit_group(&mut self) -> Result<(), Stop> {
-        if self.tail_seen.elapsed() > self.config.tail_age_max && !self.follow().await? {
-            self.refuse_waiting("the tail of the log is out of reach");
-            return Ok(());
-        }
-        if !self.registered {
-            return self.register().await;
-        }
-        let mut proposals = Vec::new();
-        let mut bytes = 0;
-        while let Some(queued) = self.waiting.pop_front() {
-            let proposal = Proposal { id: self.next_id(), command: queued.command.clone() };
-            bytes += proposal.encoded_bytes();
-            if bytes > self.config.entry_bytes_max && !proposals.is_empty() {
-                self.counter -= 1;
-                self.waiting.push_front(queued);
-                break;
-            }
-            self.pending.insert(proposal.id.counter, queued);
-            proposals.push(proposal);
-        }
-        self.append(proposals).await
-    }
-
-    /// Appends proposals until each has an outcome, or certainly will have none.
-    async fn append(&mut self, mut proposals: Vec<Proposal>) -> Result<(), Stop> {
-        loop {
-            // Others may have included some of them.
-            let open = |proposal: &Proposal| self.pending.contains_key(&proposal.id.counter);
-            proposals.retain(open);
-            if proposals.is_empty() {
-                return Ok(());
-            }
-            let entry = self.entry(proposals.clone());
-            let bytes = entry.encode();
-            match self.append_until_answered(entry.lsn, &bytes).await {
-                Answer::Committed => {
-                    self.tail_seen = Instant::now();
-                    return self.apply(&entry, &bytes);
-                }
-                Answer::Taken(found) if found == bytes => return self.apply(&entry, &bytes),
-                Answer::Taken(found) => {
-                    let registered = self.registered;
-                    self.apply_slot(&Slot { lsn: entry.lsn, bytes: found })?;
-                    self.follow().await?;
-                    if registered && !self.registered {
-                        self.reclaim(&proposals);
-                        return Ok(());
-                    }
-                }
-                Answer::Refused(cause) => {
-                    for proposal in proposals {
-                        if let Some(queued) = self.pending.remove(&proposal.id.counter) {
-                            drop(queued.reply.send(Err(ProposeError::NotAppended(cause.clone()))));
-                        }
-                    }
-                    return Ok(());
-                }
-                Answer::Trimmed => {
-                    return Err(HaltReason(format!("slept too long: slot {} is gone", entry.lsn)));
-                }
-                Answer::Broken(cause) => return Err(HaltReason(cause)),
-            }
-        }
-    }
-
-    /// Takes proposals back that are in no entry, for an incarnation that is to come.
-    fn reclaim(&mut self, proposals: &[Proposal]) {
-        for proposal in proposals.iter().rev() {
-            if let Some(queued) = self.pending.remove(&proposal.id.counter) {
-                self.waiting.push_front(queued);
-            }
-        }
-    }
-
-    /// SUBTLE: once one attempt went unanswered, a later refusal proves nothing, because the first
-    /// may have landed or may land yet. Only `Committed` and `Taken` end the uncertainty.
-    async fn append_until_answered(&mut self, at: Lsn, bytes: &Bytes) -> Answer {
-        let began = Instant::now();
-        let mut unknown = false;
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            let attempt = self.ports.log.append(at, bytes.clone());
-            match timeout(self.config.append_attempt_max, attempt).await {
-                Ok(Ok(Append::Committed)) if began.elapsed() > APPEND_BELIEVED_MAX => {
-                    // Asks the log again: below a trim floor the same append is `Trimmed`.
-                    unknown = true;
-                    if let Some(answer) = self.read_back(at).await {
-                        return answer;
-                    }
-                }
-                Ok(Ok(Append::Committed)) => return Answer::Committed,
-                Ok(Ok(Append::Taken(found))) => return Answer::Taken(found),
-                Ok(Ok(Append::Trimmed)) => return Answer::Trimmed,
-                Ok(Err(PortError::Determinate(cause))) if !unknown => {
-                    return Answer::Refused(cause.to_string());
-                }
-                Ok(Err(PortError::Broken(cause))) => return Answer::Broken(cause.to_string()),
-                Ok(Err(error)) => {
-                    unknown = true;
-                    tracing::warn!(lsn = %at, %error, "log append unanswered, repeating");
-                }
-                Err(_) => {
-                    unknown = true;
-                    tracing::warn!(lsn = %at, "log append takes too long, repeating");
-                }
-            }
-            sleep(self.random.random_range(Duration::ZERO..=backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    /// Whether a slot that was won late still stands.
-    async fn read_back(&self, at: Lsn) -> Option<Answer> {
-        let read = self.ports.log.read(at, READ_ENTRIES_MAX);
-        match timeout(self.config.append_attempt_max, read).await {
-            Ok(Ok(LogRead::Trimmed(_))) => Some(Answer::Trimmed),
-            Ok(Ok(LogRead::Entries(entries))) if !entries.is_empty() => Some(Answer::Committed),
-            _ => None,
-        }
-    }
-
-    fn entry(&mut self, proposals: Vec<Proposal>) -> Entry {
-        self.spoke = Instant::now();
-        let append_id = self.next_id();
-        let digest_entries = self.config.digest_entries;
-        let time_ms = self.ports.clock.now_ms();
-        self.read(|state| {
-            let lsn = state.applied().next();
-            let digest = lsn.get().is_multiple_of(digest_entries).then(|| state.digest());
-            Entry {
-                log_id: state.log_id(),
-                lsn,
-                previous: state.last_hash(),
-                append_id,
-                level: state.level().min(FEATURE_LEVEL),
-                time_ms,
-                digest,
-                proposals,
-            }
-        })
-    }
-
     fn next_id(&mut self) -> CommandId {
         self.counter += 1;
         CommandId { incarnation: self.incarnation, counter: self.counter }
@@ -437,6 +321,10 @@ impl Driver {
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tail_age(&self) -> Duration {
+        self.ports.clock.uptime().saturating_sub(self.tail_seen)
     }
 
     fn applied(&self) -> Lsn {

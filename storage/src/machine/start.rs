@@ -5,10 +5,9 @@ use std::time::Duration;
 use crate::command::codec::CodecError;
 use crate::command::{Entry, EntryHash};
 use crate::engine::Ports;
-use crate::log::LogRead;
+use crate::log::{Freshness, LogRead};
 use crate::lsn::Lsn;
-use crate::machine::HaltReason;
-use crate::machine::snapshots;
+use crate::machine::{HaltReason, claim, snapshots};
 use crate::port::PortError;
 use crate::state::{Halt, State};
 
@@ -41,6 +40,18 @@ pub enum StartError {
         /// What the snapshot covers.
         snapshot: Lsn,
     },
+    /// The objects belong to another log.
+    #[error(
+        "the store belongs to another cluster ({0}): give each cluster a prefix of its own, or \
+             name the log and the store that belong together"
+    )]
+    ForeignObjects(String),
+    /// The store lets a second writer have a name that is taken.
+    #[error(
+        "the store overwrites objects in spite of If-None-Match: records would be lost on it, use \
+             one that honours conditional writes"
+    )]
+    Overwrites,
     /// An entry can't be read.
     #[error("entry {lsn} can't be read: {cause}")]
     Entry {
@@ -63,8 +74,25 @@ pub enum StartError {
     Objects(PortError),
 }
 
+/// The state at the tail of the log, once it is sure that log and objects belong together.
+pub(super) async fn recover_own(ports: &Ports) -> Result<State, StartError> {
+    let state = recover(ports).await?;
+    if !state.log_id().is_nil() {
+        claim::claim(&*ports.objects, state.log_id()).await?;
+        return Ok(state);
+    }
+    let Some(claimant) = claim::claimant(&*ports.objects).await? else { return Ok(state) };
+    // Another broker may have begun this very log meanwhile.
+    let state = recover(ports).await?;
+    if state.log_id().is_nil() {
+        return Err(StartError::ForeignObjects(claimant));
+    }
+    claim::claim(&*ports.objects, state.log_id()).await?;
+    Ok(state)
+}
+
 /// The state at the tail of the log, as it was at some moment during the call.
-pub(super) async fn recover(ports: &Ports) -> Result<State, StartError> {
+async fn recover(ports: &Ports) -> Result<State, StartError> {
     let mut state =
         patiently("objects", || snapshots::newest(ports)).await.map_err(StartError::Objects)?;
     let snapshot = state.applied();
@@ -74,25 +102,26 @@ pub(super) async fn recover(ports: &Ports) -> Result<State, StartError> {
     }
     loop {
         let from = state.applied().next();
-        let read = patiently("log", || ports.log.read(from, READ_ENTRIES_MAX)).await;
-        let entries = match read.map_err(StartError::Log)? {
-            LogRead::Entries(entries) => entries,
+        let read =
+            patiently("log", || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest)).await;
+        let (slots, at_tail) = match read.map_err(StartError::Log)? {
+            LogRead::Entries { slots, at_tail } => (slots, at_tail),
             LogRead::Trimmed(floor) => return Err(StartError::NoSnapshot { floor, snapshot }),
         };
-        if entries.is_empty() {
-            return Ok(state);
-        }
-        for slot in entries {
+        for slot in slots {
             let entry = Entry::decode(&slot.bytes)
                 .map_err(|cause| StartError::Entry { lsn: slot.lsn, cause })?;
             state.apply(&entry, EntryHash::of(&slot.bytes))?;
+        }
+        if at_tail {
+            return Ok(state);
         }
     }
 }
 
 /// Repeats a call until the backend answers. An outage at start is waited for, and said; a definite
 /// refusal is not.
-async fn patiently<T, F>(what: &str, mut call: impl FnMut() -> F) -> Result<T, PortError>
+pub(super) async fn patiently<T, F>(what: &str, mut call: impl FnMut() -> F) -> Result<T, PortError>
 where
     F: Future<Output = Result<T, PortError>>,
 {

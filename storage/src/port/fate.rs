@@ -56,6 +56,8 @@ pub struct CallFaults {
     pub throttled: f64,
     /// Longest burst.
     pub throttle_max: Duration,
+    /// Of a read that may be a moment behind, and is.
+    pub stale: f64,
 }
 
 /// What the dice gave for one call.

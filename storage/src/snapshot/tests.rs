@@ -74,7 +74,10 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     let empty = |it: &mut wire::Snapshot| it.topics[0].partitions[0].extents[0].records = 0;
     assert_eq!(refusal(empty), CodecError::Field("records"));
     assert_eq!(refusal(|it| it.log_id.truncate(3)), CodecError::Field("log_id"));
-    assert_eq!(refusal(|it| it.brokers[0].port = 70_000), CodecError::Field("port"));
+    assert_eq!(
+        refusal(|it| it.brokers[0].address.as_mut().unwrap().port = 70_000),
+        CodecError::Field("port")
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::codec::wire::SegmentId;
+use crate::command::codec::wire::{Endpoint, RegisterBroker, SegmentId};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Snapshot {
@@ -38,6 +38,16 @@ pub(crate) struct Snapshot {
     pub groups: Vec<Group>,
     #[prost(fixed64, repeated, tag = "16")]
     pub left_incarnations: Vec<u64>,
+    #[prost(message, repeated, tag = "17")]
+    pub departed: Vec<Departed>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Departed {
+    #[prost(int32, tag = "1")]
+    pub node: i32,
+    #[prost(message, optional, tag = "2")]
+    pub at: Option<Endpoint>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -46,12 +56,10 @@ pub(crate) struct Broker {
     pub node: i32,
     #[prost(fixed64, tag = "2")]
     pub incarnation: u64,
-    #[prost(string, tag = "3")]
-    pub host: String,
-    #[prost(uint32, tag = "4")]
-    pub port: u32,
-    #[prost(string, optional, tag = "5")]
-    pub zone: Option<String>,
+    #[prost(message, optional, tag = "3")]
+    pub address: Option<RegisterBroker>,
+    #[prost(bool, tag = "4")]
+    pub is_draining: bool,
     #[prost(uint64, tag = "6")]
     pub last_heard: u64,
     #[prost(uint64, tag = "7")]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use odradek_protocol::id::NodeId;
 
-use crate::command::{CommandId, Incarnation, Outcome, Rejection};
+use crate::command::{BrokerAddress, CommandId, Endpoint, Incarnation, Outcome, Rejection};
 use crate::lsn::Lsn;
 
 /// How many command ids of a broker are remembered: more than a broker ever has in flight.
@@ -20,17 +20,18 @@ pub const COMMANDS_REMEMBERED: usize = 4096;
 /// can still be on the way.
 pub const INCARNATIONS_REMEMBERED: usize = 1024;
 
+/// How many brokers that left are remembered with their node ids.
+pub const DEPARTED_REMEMBERED: usize = 256;
+
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
     /// Which life of it.
     pub incarnation: Incarnation,
-    /// Where clients reach it.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-    /// Its availability zone.
-    pub zone: Option<String>,
+    /// Where it is.
+    pub address: BrokerAddress,
+    /// Whether it is about to leave, and clients are not to come to it any more.
+    pub is_draining: bool,
     /// The newest entry that shows it alive.
     pub last_heard: Lsn,
     pub(crate) commands: AppliedCommands,
@@ -88,6 +89,9 @@ pub struct Brokers {
     pub(crate) by_incarnation: BTreeMap<Incarnation, NodeId>,
     /// The last incarnations that left, oldest first, at most [`INCARNATIONS_REMEMBERED`].
     pub(crate) left: VecDeque<Incarnation>,
+    /// The node ids of the last brokers that left, and where they were, oldest first, at most
+    /// [`DEPARTED_REMEMBERED`]: who comes back to the same place gets its node id again.
+    pub(crate) departed: VecDeque<(NodeId, Endpoint)>,
     /// The last node id given out.
     pub(crate) last_node_id: i32,
 }
@@ -106,9 +110,7 @@ impl Brokers {
     pub(crate) fn register(
         &mut self,
         id: CommandId,
-        host: &str,
-        port: u16,
-        zone: Option<&str>,
+        address: &BrokerAddress,
         now: Lsn,
     ) -> Result<NodeId, Outcome> {
         if let Some(node) = self.node_of(id.incarnation) {
@@ -125,20 +127,22 @@ impl Brokers {
         let known = self
             .by_node
             .iter()
-            .find(|(_, broker)| broker.host == host && broker.port == port)
+            .find(|(_, broker)| is_same_place(&broker.address, address))
             .map(|(node, broker)| (*node, broker.incarnation));
         let node = match known {
             Some((node, predecessor)) => {
                 self.forget(predecessor);
                 node
             }
-            None => NodeId(self.next_node_id()?),
+            None => match self.departed.iter().position(|(_, at)| *at == endpoint(address)) {
+                Some(place) => self.departed.remove(place).map_or(NodeId(0), |(node, _)| node),
+                None => NodeId(self.next_node_id()?),
+            },
         };
         let broker = Broker {
             incarnation: id.incarnation,
-            host: host.to_owned(),
-            port,
-            zone: zone.map(ToOwned::to_owned),
+            address: address.clone(),
+            is_draining: false,
             last_heard: now,
             commands: AppliedCommands::registered_with(id.counter),
         };
@@ -155,20 +159,35 @@ impl Brokers {
     }
 
     /// Lets a broker go: on its own wish always, on another's if nothing was heard from it since.
+    /// Gives the node id that is forgotten for it, if one is.
     pub(crate) fn expire(
         &mut self,
         proposer: Incarnation,
         incarnation: Incarnation,
         seen: Lsn,
-    ) -> Result<NodeId, Rejection> {
+    ) -> Result<Option<NodeId>, Rejection> {
         let node = self.node_of(incarnation).ok_or(Rejection::BrokerFenced(incarnation))?;
         let heard_later = self.by_node.get(&node).is_some_and(|broker| broker.last_heard > seen);
         if heard_later && proposer != incarnation {
             return Err(Rejection::BrokerAlive(node));
         }
-        self.by_node.remove(&node);
+        let mut forgotten = None;
+        if let Some(gone) = self.by_node.remove(&node) {
+            if self.departed.len() == DEPARTED_REMEMBERED {
+                forgotten = self.departed.pop_front().map(|(node, _)| node);
+            }
+            self.departed.push_back((node, endpoint(&gone.address)));
+        }
         self.forget(incarnation);
-        Ok(node)
+        Ok(forgotten)
+    }
+
+    /// Lets clients be sent to others from now on.
+    pub(crate) fn drain(&mut self, incarnation: Incarnation) {
+        let broker = self.node_of(incarnation).and_then(|node| self.by_node.get_mut(&node));
+        if let Some(broker) = broker {
+            broker.is_draining = true;
+        }
     }
 
     fn forget(&mut self, incarnation: Incarnation) {
@@ -191,10 +210,27 @@ impl Brokers {
         admission
     }
 
+    /// Whether a command need not be tried any more: it was applied, is too old to tell, or its
+    /// proposer is gone.
+    pub(crate) fn is_applied(&self, id: CommandId) -> bool {
+        let broker = self.node_of(id.incarnation).and_then(|node| self.by_node.get(&node));
+        broker.is_none_or(|broker| {
+            id.counter <= broker.commands.floor || broker.commands.above.contains(&id.counter)
+        })
+    }
+
     pub(crate) fn heard_from(&mut self, incarnation: Incarnation, at: Lsn) {
         let broker = self.node_of(incarnation).and_then(|node| self.by_node.get_mut(&node));
         if let Some(broker) = broker {
             broker.last_heard = at;
         }
     }
+}
+
+fn endpoint(address: &BrokerAddress) -> Endpoint {
+    Endpoint { host: address.host.clone(), port: address.port }
+}
+
+fn is_same_place(a: &BrokerAddress, b: &BrokerAddress) -> bool {
+    a.host == b.host && a.port == b.port
 }

@@ -28,6 +28,8 @@ pub(super) struct Collector {
     deadline: Instant,
     budget: PutBudget,
     stopping: Option<oneshot::Sender<()>>,
+    /// How often the process had been asleep when the segment's first batch came.
+    wakes: u64,
 }
 
 impl Collector {
@@ -54,6 +56,7 @@ impl Collector {
             deadline: now,
             budget,
             stopping: None,
+            wakes: 0,
         }
     }
 
@@ -108,6 +111,7 @@ impl Collector {
         };
         if self.builder.is_empty() {
             self.deadline = Instant::now() + self.config.linger_max;
+            self.wakes = self.upload.wakes.count();
         }
         self.collect(waiter, batches);
     }
@@ -160,6 +164,7 @@ impl Collector {
         self.places.clear();
         let flush = Flush {
             id: self.namer.next(),
+            wakes: self.wakes,
             builder: mem::take(&mut self.builder),
             waiters: mem::take(&mut self.waiters),
         };

@@ -6,7 +6,7 @@ use odradek_protocol::id::TopicPartition;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{AppendError, Appended, Stored, Uploaded, Waiting, WriterConfig};
+use super::{AppendError, Appended, Stored, Uploaded, Waiting, Wakes, WriterConfig, asleep};
 use crate::command::{BatchOutcome, Command, Outcome, Run, RunOutcome};
 use crate::machine::{Machine, ProposeError, Proposed};
 
@@ -19,6 +19,7 @@ pub(super) struct Committer {
     uploads: mpsc::Receiver<JoinHandle<Uploaded>>,
     /// Commits that are proposed and not answered yet.
     proposed: JoinSet<()>,
+    wakes: Wakes,
 }
 
 /// A part of a segment's runs, proposed.
@@ -32,15 +33,17 @@ impl Committer {
         config: WriterConfig,
         machine: Machine,
         uploads: mpsc::Receiver<JoinHandle<Uploaded>>,
+        wakes: Wakes,
     ) -> Self {
-        Self { config, machine, uploads, proposed: JoinSet::new() }
+        Self { config, machine, uploads, proposed: JoinSet::new(), wakes }
     }
 
     pub(super) async fn run(mut self) {
         while let Some(upload) = self.uploads.recv().await {
             // An upload that panicked took its waiters with it; they hear "unknown".
-            let Ok(Uploaded { waiters, result }) = upload.await else { continue };
-            match result {
+            let Ok(Uploaded { wakes, waiters, result }) = upload.await else { continue };
+            let is_late = wakes != self.wakes.count();
+            match result.and_then(|stored| if is_late { Err(asleep()) } else { Ok(stored) }) {
                 Ok(stored) => self.propose(stored, waiters).await,
                 Err(error) => {
                     waiters.into_iter().for_each(|it| it.answer(&mut |_, _| Err(error.clone())));

@@ -132,7 +132,7 @@ fn fields_out_of_their_range_are_errors() {
         wire::Command::RegisterBroker(wire::RegisterBroker {
             host: "h".to_owned(),
             port,
-            zone: None,
+            ..wire::RegisterBroker::default()
         })
     };
     assert!(Entry::decode(&foreign_command(register(65_535))).is_ok());

@@ -44,7 +44,7 @@ pub(crate) struct SegmentId {
 pub(crate) struct Proposal {
     #[prost(message, optional, tag = "1")]
     pub id: Option<CommandId>,
-    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub command: Option<Command>,
 }
 
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     AllocateProducerIds(AllocateProducerIds),
     #[prost(message, tag = "13")]
     CommitOffsets(CommitOffsets),
+    #[prost(message, tag = "14")]
+    DrainBroker(DrainBroker),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -100,7 +102,22 @@ pub(crate) struct RegisterBroker {
     pub port: u32,
     #[prost(string, optional, tag = "3")]
     pub zone: Option<String>,
+    #[prost(message, optional, tag = "4")]
+    pub peer: Option<Endpoint>,
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub zone_listeners: BTreeMap<String, Endpoint>,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Endpoint {
+    #[prost(string, tag = "1")]
+    pub host: String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct DrainBroker {}
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct ExpireBroker {

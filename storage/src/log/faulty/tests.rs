@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log::memory::MemoryLog;
-use crate::log::{Slot, conformance};
+use crate::log::{Freshness, Slot, conformance};
 
 fn faulty(seed: u64, faults: LogFaults) -> FaultyLog {
     FaultyLog::new(Arc::new(MemoryLog::default()), seed, faults)
@@ -23,6 +23,7 @@ fn many_faults() -> LogFaults {
         slow_max: Duration::from_secs(60),
         throttled: 0.05,
         throttle_max: Duration::from_secs(20),
+        stale: 0.3,
     }
 }
 
@@ -144,9 +145,11 @@ async fn an_append_held_up_until_its_slot_is_trimmed_changes_nothing() {
     }
     log.trim(Lsn::new(3)).await.unwrap();
     control.end_faults().await;
-    let floor = log.read(Lsn::FIRST, NonZeroUsize::MIN).await.unwrap();
+    let floor = log.read(Lsn::FIRST, NonZeroUsize::MIN, Freshness::Latest).await.unwrap();
     assert_eq!(floor, LogRead::Trimmed(Lsn::new(3)), "LOG-5");
-    let LogRead::Entries(left) = log.read(Lsn::new(3), NonZeroUsize::MAX).await.unwrap() else {
+    let LogRead::Entries { slots: left, .. } =
+        log.read(Lsn::new(3), NonZeroUsize::MAX, Freshness::Latest).await.unwrap()
+    else {
         panic!("3 is not trimmed")
     };
     assert_eq!(left, [Slot { lsn: Lsn::new(3), bytes: Bytes::from_static(b"early") }]);

@@ -139,8 +139,9 @@ fn open_chunk(
         }
         disk.sync(&file).map_err(io_error)?;
     } else if !found.sealed {
-        // The next chunk was begun, and then there was no time for the seal. Without it nobody would
-        // miss that chunk, should it get lost. A chunk that was cut off may have no room for it.
+        // The next chunk was begun, and then there was no time for the seal. Without it nobody
+        // would miss that chunk, should it get lost. A chunk that was cut off may have no room for
+        // it.
         let seal = record::encode(Kind::Seal, tail, &[]);
         if contents.len() - found.end >= seal.len() {
             disk.write(&file, &seal, offset(found.end)).map_err(io_error)?;

@@ -23,8 +23,8 @@ async fn fill(log: &FileLog, numbers: std::ops::RangeInclusive<u64>) {
 
 /// The entries from `from` on, or the floor above it.
 async fn entries(log: &FileLog, from: u64) -> Result<Vec<Bytes>, Lsn> {
-    match log.read(Lsn::new(from), NonZeroUsize::MAX).await.unwrap() {
-        LogRead::Entries(slots) => Ok(slots.into_iter().map(|slot| slot.bytes).collect()),
+    match log.read(Lsn::new(from), NonZeroUsize::MAX, Freshness::Latest).await.unwrap() {
+        LogRead::Entries { slots, .. } => Ok(slots.into_iter().map(|slot| slot.bytes).collect()),
         LogRead::Trimmed(floor) => Err(floor),
     }
 }
@@ -64,7 +64,7 @@ fn failing(folder: &Path) -> (FileLog, FailingDisk) {
 async fn is_broken(log: &FileLog) {
     let append = log.append(Lsn::new(99), Bytes::new()).await;
     assert!(matches!(append, Err(PortError::Broken(_))), "{append:?}");
-    let read = log.read(Lsn::FIRST, NonZeroUsize::MIN).await;
+    let read = log.read(Lsn::FIRST, NonZeroUsize::MIN, Freshness::Latest).await;
     assert!(matches!(read, Err(PortError::Broken(_))), "{read:?}");
     assert!(matches!(log.tail().await, Err(PortError::Broken(_))));
     let trim = log.trim(Lsn::FIRST).await.unwrap_err();
@@ -225,7 +225,7 @@ async fn an_entry_that_changes_while_the_log_is_open_is_not_given_out() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[to - 1] ^= 4;
     fs::write(&path, bytes).unwrap();
-    let read = log.read(Lsn::new(3), NonZeroUsize::MIN).await.unwrap_err();
+    let read = log.read(Lsn::new(3), NonZeroUsize::MIN, Freshness::Latest).await.unwrap_err();
     assert!(matches!(read, PortError::Broken(_)), "{read}");
     assert!(read.to_string().contains("entry 3"), "{read}");
     let taken = log.append(Lsn::new(3), Bytes::new()).await;

@@ -1,6 +1,8 @@
 //! Membership: how a broker enters the cluster, stays in it, and leaves; and how it tells that
 //! others have left without a word.
 
+use std::sync::atomic::Ordering;
+
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
@@ -9,7 +11,7 @@ use crate::check;
 use crate::command::{Command, Incarnation, Outcome};
 use crate::invariant::InvariantId;
 use crate::lsn::Lsn;
-use crate::machine::{Identity, Queued, random_incarnation};
+use crate::machine::{Queued, random_incarnation};
 
 /// How long deregistration may take when the machine is stopped.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
@@ -18,11 +20,12 @@ impl Driver {
     pub(super) async fn register(&mut self) -> Result<(), Stop> {
         loop {
             self.incarnation = random_incarnation(&mut self.random);
+            self.shared.incarnation.store(self.incarnation.0, Ordering::Relaxed);
             self.counter = 0;
             // Commands of the incarnation before are in no entry any more.
             check!(InvariantId::Mach1, self.pending.is_empty(), "proposals without an entry");
-            let Identity { host, port, zone } = self.identity.clone();
-            let outcome = self.propose_own(Command::RegisterBroker { host, port, zone }).await?;
+            let register = Command::RegisterBroker(self.address.clone());
+            let outcome = self.propose_own(register).await?;
             if let Some(Outcome::BrokerRegistered(node)) = outcome {
                 tracing::info!(%node, incarnation = %self.incarnation, "registered");
                 self.registered = true;

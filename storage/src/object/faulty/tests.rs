@@ -23,6 +23,7 @@ fn many_faults() -> Faults {
         slow_max: Duration::from_secs(60),
         throttled: 0.05,
         throttle_max: Duration::from_secs(20),
+        stale: 0.0,
     };
     Faults { calls, bit_flip: 0.1, truncated: 0.1, wrong_range: 0.1, not_found: 0.1 }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use odradek_protocol::id::TopicPartition;
 use uuid::Uuid;
 
-use crate::command::{Command, CommandId, Entry, EntryHash, Incarnation, Proposal};
+use crate::command::{BrokerAddress, Command, CommandId, Entry, EntryHash, Incarnation, Proposal};
 use crate::lsn::Lsn;
 use crate::state::{Applied, Halt, State};
 
@@ -100,8 +100,14 @@ pub(crate) fn genesis() -> Proposal {
 
 /// A broker announces itself.
 pub(crate) fn register(incarnation: u64, counter: u64, host: &str) -> Proposal {
-    let command = Command::RegisterBroker { host: host.to_owned(), port: 9092, zone: None };
+    let command = Command::RegisterBroker(address(host, None));
     propose(incarnation, counter, command)
+}
+
+/// Where a broker of these tests is.
+pub(crate) fn address(host: &str, zone: Option<&str>) -> BrokerAddress {
+    let zone = zone.map(ToOwned::to_owned);
+    BrokerAddress { host: host.to_owned(), port: 9092, zone, ..BrokerAddress::default() }
 }
 
 /// A command with its identity.

@@ -10,9 +10,9 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 
 use super::chain::START_MS;
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Entry, Incarnation, Outcome, Proposal, Rejection, Run,
-    RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset,
+    ConfigChange, ConfigOperation, ConfigResource, Entry, Incarnation, Outcome, Proposal,
+    Rejection, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
@@ -30,6 +30,7 @@ pub(super) struct Model {
     nodes: i32,
     brokers: BTreeMap<NodeId, ModelBroker>,
     left: BTreeSet<Incarnation>,
+    departed: Vec<(NodeId, String)>,
     topics: BTreeMap<TopicId, ModelTopic>,
     segments: BTreeMap<SegmentId, ModelSegment>,
     cluster_configs: BTreeMap<String, String>,
@@ -42,6 +43,7 @@ struct ModelBroker {
     incarnation: Incarnation,
     host: String,
     zone: Option<String>,
+    is_draining: bool,
     heard: Lsn,
     registered_as: u64,
     applied: BTreeSet<u64>,
@@ -85,6 +87,7 @@ impl Model {
             incarnation: Incarnation(incarnation),
             host: host.to_owned(),
             zone: None,
+            is_draining: false,
             heard: Lsn::FIRST,
             registered_as: 1,
             applied: BTreeSet::new(),
@@ -97,6 +100,7 @@ impl Model {
             nodes: 2,
             brokers: [(NodeId(1), broker(1, "h1")), (NodeId(2), broker(2, "h2"))].into(),
             left: BTreeSet::new(),
+            departed: Vec::new(),
             topics: BTreeMap::new(),
             segments: BTreeMap::new(),
             cluster_configs: BTreeMap::new(),
@@ -124,7 +128,7 @@ impl Model {
         if let Command::Genesis { .. } = proposal.command {
             return malformed();
         }
-        if let Command::RegisterBroker { host, zone, .. } = &proposal.command {
+        if let Command::RegisterBroker(BrokerAddress { host, zone, .. }) = &proposal.command {
             return self.register(id, host, zone.clone());
         }
         let lsn = self.lsn;
@@ -145,7 +149,11 @@ impl Model {
 
     fn execute(&mut self, id: CommandId, command: &Command) -> Outcome {
         match command {
-            Command::Genesis { .. } | Command::RegisterBroker { .. } | Command::Heartbeat => {
+            Command::Genesis { .. } | Command::RegisterBroker(_) | Command::Heartbeat => {
+                Outcome::Done
+            }
+            Command::DrainBroker => {
+                self.broker_mut(id.incarnation).unwrap().is_draining = true;
                 Outcome::Done
             }
             Command::RaiseLevel { level } => {
@@ -205,7 +213,8 @@ impl Model {
             return Outcome::Rejected(Rejection::BrokerFenced(incarnation));
         }
         let node = self.brokers.iter().find(|(_, it)| it.host == host).map(|(node, _)| *node);
-        let node = node.unwrap_or_else(|| {
+        let departed = self.departed.iter().position(|(_, it)| it == host);
+        let node = node.or_else(|| Some(self.departed.remove(departed?).0)).unwrap_or_else(|| {
             self.nodes += 1;
             NodeId(self.nodes)
         });
@@ -213,6 +222,7 @@ impl Model {
             incarnation,
             host: host.to_owned(),
             zone,
+            is_draining: false,
             heard: self.lsn,
             registered_as: counter,
             applied: BTreeSet::new(),
@@ -231,8 +241,8 @@ impl Model {
         if id.incarnation != incarnation && broker.heard > seen {
             return Outcome::Rejected(Rejection::BrokerAlive(node));
         }
-        self.brokers.remove(&node);
-        self.broker_configs.remove(&node);
+        let gone = self.brokers.remove(&node).unwrap();
+        self.departed.push((node, gone.host));
         self.left.insert(incarnation);
         Outcome::Done
     }
@@ -390,8 +400,9 @@ impl Model {
         for (node, broker) in state.brokers() {
             let expected = &self.brokers[node];
             assert_eq!(broker.incarnation, expected.incarnation);
-            assert_eq!(broker.host, expected.host);
-            assert_eq!(broker.zone, expected.zone);
+            assert_eq!(broker.address.host, expected.host);
+            assert_eq!(broker.address.zone, expected.zone);
+            assert_eq!(broker.is_draining, expected.is_draining);
             assert_eq!(broker.last_heard, expected.heard);
         }
         assert_eq!(state.topics().count(), self.topics.len());

@@ -7,8 +7,8 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset,
+    ConfigChange, ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
@@ -89,12 +89,14 @@ impl Names {
             "raise-level" => Command::RaiseLevel { level: words.small("level", 0) },
             "register" => {
                 let (host, port) = words.text("host").unwrap().split_once(':').unwrap();
-                Command::RegisterBroker {
+                Command::RegisterBroker(BrokerAddress {
                     host: host.to_owned(),
                     port: port.parse().unwrap(),
                     zone: words.text("zone").map(ToOwned::to_owned),
-                }
+                    ..BrokerAddress::default()
+                })
             }
+            "drain" => Command::DrainBroker,
             "expire" => Command::ExpireBroker {
                 incarnation: words.incarnation("broker").unwrap(),
                 seen: Lsn::new(words.number("seen", 0)),
@@ -209,12 +211,15 @@ impl Names {
             }
             "show-brokers" => {
                 for (node, broker) in state.brokers() {
-                    let Broker { incarnation, host, port, zone, .. } = broker;
+                    let Broker { incarnation, address, is_draining, .. } = broker;
+                    let BrokerAddress { host, port, zone, .. } = address;
                     let heard = broker.last_heard;
                     let zone = zone.as_deref().unwrap_or("-");
+                    let draining = if *is_draining { " draining" } else { "" };
                     writeln!(
                         text,
-                        "node={node} {incarnation} {host}:{port} zone={zone} heard={heard}"
+                        "node={node} {incarnation} {host}:{port} zone={zone} heard={heard}\
+                         {draining}"
                     )
                     .unwrap();
                 }

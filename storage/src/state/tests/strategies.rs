@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::command::{
-    BatchProducer, BatchSummary, Command, CommandId, CommittedOffset, ConfigChange,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
     ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
 };
 use crate::lsn::Lsn;
@@ -158,17 +158,22 @@ fn config_command() -> impl Strategy<Value = Command> {
 
 fn broker_command() -> impl Strategy<Value = Command> {
     let zone = prop::option::of("[ab]");
-    let register = (1..4_u8, zone).prop_map(|(host, zone)| Command::RegisterBroker {
-        host: format!("h{host}"),
-        port: 9092,
-        zone,
+    let register = (1..4_u8, zone).prop_map(|(host, zone)| {
+        let address =
+            BrokerAddress { host: format!("h{host}"), port: 9092, zone, ..Default::default() };
+        Command::RegisterBroker(address)
     });
     let seen = prop_oneof![2 => 0..20_u64, 1 => any::<u64>()];
     let expire = (incarnation(), seen).prop_map(|(incarnation, seen)| Command::ExpireBroker {
         incarnation,
         seen: Lsn::new(seen),
     });
-    prop_oneof![3 => register, 1 => expire, 1 => Just(Command::Heartbeat)]
+    prop_oneof![
+        3 => register,
+        1 => expire,
+        1 => Just(Command::Heartbeat),
+        1 => Just(Command::DrainBroker),
+    ]
 }
 
 fn commit() -> impl Strategy<Value = Command> {
