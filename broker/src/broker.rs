@@ -31,6 +31,7 @@ use crate::telemetry::Throttle;
 /// A running broker.
 pub struct Broker {
     address: SocketAddr,
+    zone_addresses: BTreeMap<String, SocketAddr>,
     context: Arc<Context>,
     server: Server,
     watching: JoinHandle<()>,
@@ -77,7 +78,8 @@ impl Broker {
     /// with the log.
     pub async fn start(config: Config, on: Foundation) -> Result<Self, BrokerError> {
         let Foundation { objects, log, clock, is_exclusive, puts_are_charged, seed } = on;
-        let Listening { listeners, socket, address } = Listening::on(&config).await?;
+        let listening = Listening::on(&config).await?;
+        let Listening { listeners, socket, zone_addresses, address } = listening;
         let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
         let engine = EngineConfig {
             address: address.clone(),
@@ -107,12 +109,17 @@ impl Broker {
         });
         let server = Server::start(listeners, Arc::clone(&context));
         let watching = tokio::spawn(stalls::watch(Arc::clone(&context), server.gate()));
-        Ok(Self { address: socket, context, server, watching })
+        Ok(Self { address: socket, zone_addresses, context, server, watching })
     }
 
     /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The addresses of its listeners for zones.
+    pub fn zone_addresses(&self) -> &BTreeMap<String, SocketAddr> {
+        &self.zone_addresses
     }
 
     /// Resolves if the broker can't go on; it must be stopped then.
@@ -151,6 +158,7 @@ struct Listening {
     listeners: Vec<Listener>,
     /// The address of the first.
     socket: SocketAddr,
+    zone_addresses: BTreeMap<String, SocketAddr>,
     address: BrokerAddress,
 }
 
@@ -160,8 +168,10 @@ impl Listening {
         let (host, port) = config.advertise.clone().unwrap_or_else(|| reachable(socket));
         let mut listeners = vec![Listener { socket: listener, zone: None }];
         let mut zone_listeners = BTreeMap::new();
+        let mut zone_addresses = BTreeMap::new();
         for (zone, wanted) in &config.zone_listeners {
             let (listener, at) = bind(&wanted.listen).await?;
+            zone_addresses.insert(zone.clone(), at);
             let ordinary = || (host.clone(), at.port());
             let (host, port) = wanted.advertise.clone().unwrap_or_else(ordinary);
             zone_listeners.insert(zone.clone(), Endpoint { host, port });
@@ -170,7 +180,7 @@ impl Listening {
         let peer = config.peer_address.clone().map(|(host, port)| Endpoint { host, port });
         let zone = config.zone.clone();
         let address = BrokerAddress { host, port, zone, peer, zone_listeners };
-        Ok(Self { listeners, socket, address })
+        Ok(Self { listeners, socket, zone_addresses, address })
     }
 }
 

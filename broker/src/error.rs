@@ -25,7 +25,9 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
         Rejection::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
         Rejection::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         // Certainly not applied, and a later try may be: the broker registers again by itself.
-        Rejection::BrokerFenced(_) | Rejection::StaleCommand(_) => ResponseError::KafkaStorageError,
+        Rejection::BrokerFenced(_) => ResponseError::KafkaStorageError,
+        // Too old to tell whether it was applied.
+        Rejection::StaleCommand(_) => ResponseError::RequestTimedOut,
         // Nothing that a client can bring about.
         Rejection::BrokerAlive(_) | Rejection::LevelNotRising { .. } | Rejection::Malformed(_) => {
             ResponseError::UnknownServerError
@@ -49,7 +51,18 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
     match error {
         ProposeError::NotAppended(_) => ResponseError::KafkaStorageError,
         ProposeError::Unknown => ResponseError::RequestTimedOut,
-        ProposeError::Stopped => ResponseError::BrokerNotAvailable,
+        // Retriable, and sends the admin client to look for another broker.
+        ProposeError::Stopped => ResponseError::NotController,
+    }
+}
+
+/// The code for positions of consumers that could not be committed: all of them make a client look
+/// for its coordinator again, and try again.
+pub(crate) fn of_commit(error: &ProposeError) -> ResponseError {
+    match error {
+        ProposeError::NotAppended(_) => ResponseError::CoordinatorNotAvailable,
+        ProposeError::Unknown => ResponseError::RequestTimedOut,
+        ProposeError::Stopped => ResponseError::NotCoordinator,
     }
 }
 

@@ -137,6 +137,7 @@ async fn accept(listener: Listener, shared: Shared) {
         let (context, memory, stop) = (Arc::clone(&context), memory.clone(), stop.clone());
         let (client, gate) = (Client { peer, listener_zone: zone.clone() }, gate.clone());
         connections.spawn(async move {
+            gate.wait_for(true).await;
             tokio::select! {
                 biased;
                 () = gate.wait_for(false) => {}

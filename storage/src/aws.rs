@@ -13,7 +13,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{SharedHttpClient, StalledStreamProtectionConfig};
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -128,7 +128,9 @@ impl Failure {
         let code = context.err().code().unwrap_or_default().to_owned();
         let said = context.err().message().unwrap_or_default();
         let message = match (code.as_str(), said) {
-            ("", "") => format!("HTTP status {status}"),
+            ("", "") => {
+                format!("HTTP status {status} without a word why: is that the right endpoint?")
+            }
             (code, "") => code.to_owned(),
             ("", said) => said.to_owned(),
             (code, said) => format!("{code}: {said}"),
@@ -146,11 +148,11 @@ impl Failure {
     where
         E: Error + 'static,
     {
-        let message = DisplayErrorContext(error).to_string();
+        let message = chain(error);
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
             if let Some(error @ CredentialsError::CredentialsNotLoaded(_)) = error.downcast_ref() {
-                let message = DisplayErrorContext(error).to_string();
+                let message = chain(error);
                 return Self::Refused { code: NO_CREDENTIALS.to_owned(), message };
             }
             cause = error.source();
@@ -164,6 +166,18 @@ impl Failure {
     pub(crate) fn takes_too_long() -> Self {
         Self::Unknown("no answer in time".to_owned())
     }
+}
+
+/// An error and its causes, in their own words: what they say last is what went wrong.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push(error.to_string());
+        cause = error.source();
+    }
+    said.dedup();
+    said.join(": ")
 }
 
 /// Our own code for a call that was not sent because there is nothing to sign it with.

@@ -80,7 +80,7 @@ impl Default for MachineConfig {
             poll_interval_max: Duration::from_secs(1),
             losses_max: 3,
             help_max: Duration::from_millis(300),
-            heartbeat_interval: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_secs(4),
             silence_max: Duration::from_secs(12),
             entry_bytes_max: 128 * 1024,
             queue_max: 4096,

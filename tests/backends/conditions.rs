@@ -2,7 +2,7 @@
 
 use odradek_storage::location::{open_log, open_object_store};
 
-use crate::servers::Server;
+use odradek_tests::servers::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_or_table_that_is_missing_is_not_made_unless_wanted() {

@@ -8,6 +8,5 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod conditions;
-mod servers;
 mod suites;
 mod trims;

@@ -14,7 +14,7 @@ use odradek_storage::port::PortError;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-use crate::servers::Server;
+use odradek_tests::servers::Server;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 

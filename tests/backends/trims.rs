@@ -20,7 +20,7 @@ use odradek_storage::writer::WriterConfig;
 use odradek_tests::fault_proxy::{Chance, FaultProxy, Faults};
 use tokio::time::sleep;
 
-use crate::servers::{Server, options};
+use odradek_tests::servers::{Server, options};
 
 async fn log_at(address: std::net::SocketAddr, table: &str) -> DynamoDbLog {
     open_dynamodb(&format!("dynamodb://{table}?{}", options(address)), "log").await.unwrap()

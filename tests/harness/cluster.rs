@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use odradek::broker::{Broker, Foundation};
 use odradek::config::Config;
-use odradek_storage::clock::SystemClock;
+use odradek_storage::clock::{Clock, SystemClock};
 use odradek_storage::location::{open_log, open_object_store};
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::memory::MemoryLog;
@@ -52,23 +52,46 @@ impl Cluster {
     /// Starts one more broker and returns its place.
     pub async fn start_one(&mut self) -> usize {
         let config = Config { listen: "127.0.0.1:0".to_owned(), ..Config::default() };
+        self.start_with(config, Arc::new(SystemClock)).await
+    }
+
+    /// Starts one more broker as this says, and returns its place.
+    pub async fn start_with(&mut self, config: Config, clock: Arc<dyn Clock>) -> usize {
+        self.start(config, clock, false).await
+    }
+
+    /// The same over a store that charges for puts.
+    pub async fn start_charged(&mut self, config: Config, clock: Arc<dyn Clock>) -> usize {
+        self.start(config, clock, true).await
+    }
+
+    async fn start(&mut self, config: Config, clock: Arc<dyn Clock>, charged: bool) -> usize {
         let Stores { objects, log } = self.stores.clone();
         let on = Foundation {
             objects,
             log,
-            clock: Arc::new(SystemClock),
+            clock,
             is_exclusive: self.exclusive,
-            puts_are_charged: false,
+            puts_are_charged: charged,
             seed: NEXT_SEED.fetch_add(1, Ordering::Relaxed),
         };
-        let broker = Broker::start(config, on).await;
-        self.brokers.push(Some(broker.unwrap()));
+        self.brokers.push(Some(Broker::start(config, on).await.unwrap()));
         self.brokers.len() - 1
     }
 
     /// Where the broker in this place listens.
     pub fn address(&self, place: usize) -> SocketAddr {
         self.brokers[place].as_ref().unwrap().address()
+    }
+
+    /// Where it listens for the clients of a zone.
+    pub fn zone_address(&self, place: usize, zone: &str) -> SocketAddr {
+        self.brokers[place].as_ref().unwrap().zone_addresses()[zone]
+    }
+
+    /// Takes a broker out of its place, to be stopped aside.
+    pub fn take(&mut self, place: usize) -> Broker {
+        self.brokers[place].take().unwrap()
     }
 
     /// Stops a broker as SIGTERM does.

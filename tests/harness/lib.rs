@@ -18,4 +18,5 @@ pub mod batches;
 pub mod client;
 pub mod cluster;
 pub mod fault_proxy;
+pub mod servers;
 pub mod world;

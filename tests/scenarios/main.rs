@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod membership;
 mod produce_fetch;
 mod restart;
 mod versions;

@@ -89,6 +89,6 @@ async fn commit(context: &Context, group: String, offsets: Vec<CommittedOffset>)
     match context.machine().propose(Command::CommitOffsets { group, offsets }).await {
         Ok(Outcome::Rejected(rejection)) => error::of_rejection(&rejection).code(),
         Ok(_) => 0,
-        Err(failure) => error::of_proposal(&failure).code(),
+        Err(failure) => error::of_commit(&failure).code(),
     }
 }

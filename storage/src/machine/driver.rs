@@ -59,6 +59,8 @@ pub(super) struct Driver {
     barriers: Vec<oneshot::Sender<()>>,
     /// Proposals that others asked to have appended.
     favours: Vec<Proposal>,
+    /// The last entry that said more than that somebody lives.
+    news: Lsn,
     /// Who won the last slots.
     winners: VecDeque<Incarnation>,
     /// When asking another to append for this broker last worked.
@@ -104,6 +106,7 @@ impl Driver {
             pending: BTreeMap::new(),
             barriers: Vec::new(),
             favours: Vec::new(),
+            news: Lsn::ZERO,
             winners: VecDeque::new(),
             helped: None,
             stopping: None,
@@ -209,12 +212,12 @@ impl Driver {
         let barriers = mem::take(&mut self.barriers);
         let must_know = is_behind || !barriers.is_empty();
         let freshness = if must_know { Freshness::Latest } else { Freshness::Recent };
-        let before = self.applied();
+        let before = self.news;
         if self.follow(freshness).await? {
             barriers.into_iter().for_each(|barrier| barrier.send(()).unwrap_or(()));
         }
         // Whatever is found without having been told of is a reason to look more often.
-        self.poll_interval = if self.applied() > before && !is_behind {
+        self.poll_interval = if self.news > before && !is_behind {
             self.config.poll_interval
         } else {
             (self.poll_interval * 2).min(self.config.poll_interval_max)
@@ -269,6 +272,9 @@ impl Driver {
         };
         let applied = applied.map_err(|halt| HaltReason(halt.to_string()))?;
         self.note_winner(entry.append_id.incarnation);
+        if !is_heartbeat(entry) {
+            self.news = entry.lsn;
+        }
         // Somebody thought this broker dead.
         self.registered &= listed;
         let mut fenced = Vec::new();
@@ -360,4 +366,9 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Whether an entry says only that somebody lives.
+fn is_heartbeat(entry: &Entry) -> bool {
+    entry.proposals.iter().all(|proposal| proposal.command == Command::Heartbeat)
 }

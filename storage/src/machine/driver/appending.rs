@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BACKOFF_MAX, Driver, Stop};
+use super::{BACKOFF_MAX, Driver, Stop, is_heartbeat};
 use crate::command::{Entry, Proposal};
 use crate::log::{Append, Freshness, LogRead, Slot};
 use crate::lsn::Lsn;
@@ -96,7 +96,10 @@ impl Driver {
             match self.append_until_answered(entry.lsn, &bytes).await {
                 Answer::Committed => {
                     self.tail_seen = self.ports.clock.uptime();
-                    self.tell_others(entry.lsn);
+                    // That this broker lives is no reason for others to look.
+                    if !is_heartbeat(&entry) {
+                        self.tell_others(entry.lsn);
+                    }
                     return self.apply(&entry, &bytes);
                 }
                 Answer::Taken(found) if found == bytes => return self.apply(&entry, &bytes),

@@ -41,7 +41,7 @@ impl Driver {
     /// takes too long. Says whether anybody was asked: then the proposals are out of our hands.
     pub(super) async fn ask_for_help(&mut self, proposals: &[Proposal]) -> Result<bool, Stop> {
         let Some((winner, endpoint)) = self.usual_winner() else { return Ok(false) };
-        tracing::debug!(%winner, proposals = proposals.len(), "lost too many races, asking for help");
+        tracing::debug!(%winner, proposals = proposals.len(), "lost too many races");
         self.say(winner, &endpoint, News::Help(proposals.to_vec()));
         let end = Instant::now() + self.config.help_max;
         let own = self.incarnation;

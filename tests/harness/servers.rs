@@ -1,4 +1,8 @@
-//! Servers as processes of their own, on free ports, gone with the value that stands for them.
+//! Servers of S3 and DynamoDB as processes of their own, on free ports, gone with the value that
+//! stands for them.
+//!
+//! `MINIO_BIN` names MinIO's binary, `DYNAMODB_LIBS` the folder with the jars of DynamoDB Local;
+//! `tests/run` installs both.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// A server and its data.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     process: Child,
     address: SocketAddr,
     _folder: TempDir,
@@ -17,7 +22,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// MinIO, empty.
-    pub(crate) async fn minio() -> Self {
+    pub async fn minio() -> Self {
         let address = free_address();
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(variable("MINIO_BIN"));
@@ -30,7 +35,7 @@ impl Server {
     }
 
     /// DynamoDB Local, empty, in memory.
-    pub(crate) async fn dynamodb() -> Self {
+    pub async fn dynamodb() -> Self {
         let address = free_address();
         let folder = tempfile::tempdir().unwrap();
         let libs = variable("DYNAMODB_LIBS");
@@ -55,18 +60,18 @@ impl Server {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The options of a location that is at this server.
-    pub(crate) fn options(&self) -> String {
+    pub fn options(&self) -> String {
         options(self.address)
     }
 }
 
 /// The options of a location that is at this address.
-pub(crate) fn options(address: SocketAddr) -> String {
+pub fn options(address: SocketAddr) -> String {
     format!("endpoint=http://{address}&region=us-east-1&create=true")
 }
 
