@@ -2,7 +2,8 @@
 //! load and idle, with AWS's prices.
 //!
 //! Counted by a proxy in front of MinIO and DynamoDB Local, so the numbers of requests are real and
-//! the latencies are not. Needs `MINIO_BIN` and `DYNAMODB_LIBS`, which `tests/run backends` installs:
+//! the latencies are not. Needs `MINIO_BIN` and `DYNAMODB_LIBS`, which `tests/run backends`
+//! installs:
 //!
 //! ```text
 //! export MINIO_BIN=.tools/minio/minio DYNAMODB_LIBS=.tools/dynamodb
@@ -13,6 +14,7 @@
 //! Writes `tests/bench/cost.md`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![expect(clippy::as_conversions, reason = "counts are far from where a double gets coarse")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
