@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use odradek::broker::{Broker, Foundation};
+use anyhow::{Context, anyhow};
+use odradek::broker::{Broker, BrokerError, Foundation};
 use odradek::config::Config;
 use odradek::telemetry;
 use odradek_storage::clock::SystemClock;
@@ -48,7 +48,11 @@ async fn start(config: Config) -> anyhow::Result<Broker> {
         puts_are_charged: puts_are_charged(&config.store),
         seed: rand::rngs::OsRng.try_next_u64().context("no entropy from the operating system")?,
     };
-    Ok(Broker::start(config, on).await?)
+    let (store, log) = (config.store.clone(), config.log.clone());
+    Broker::start(config, on).await.map_err(|error| match error {
+        BrokerError::Engine(error) => anyhow!("{store} with {log}: {error}"),
+        error @ BrokerError::Listen { .. } => error.into(),
+    })
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -69,6 +69,11 @@ impl Access {
         config.into_builder().region(Region::new("us-east-1")).build()
     }
 
+    /// The address, as users know it.
+    pub(crate) fn shown(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or("AWS")
+    }
+
     /// Whether what is sent travels in the clear, so that only a signature protects it.
     pub(crate) fn is_plain(&self) -> bool {
         self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"))
@@ -151,8 +156,8 @@ impl Failure {
         let message = chain(error);
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
-            if let Some(error @ CredentialsError::CredentialsNotLoaded(_)) = error.downcast_ref() {
-                let message = chain(error);
+            if let Some(CredentialsError::CredentialsNotLoaded(_)) = error.downcast_ref() {
+                let message = "none of the usual places has any".to_owned();
                 return Self::Refused { code: NO_CREDENTIALS.to_owned(), message };
             }
             cause = error.source();
@@ -177,7 +182,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     said.dedup();
-    said.join(": ")
+    // Some put a line for each thing they tried.
+    said.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Our own code for a call that was not sent because there is nothing to sign it with.

@@ -98,6 +98,8 @@ pub enum Command {
         /// Feature level to begin with.
         level: u32,
     },
+    /// Says that the log has claimed its store: from now on there is a store that is the right one.
+    ClaimStore,
     /// Raises the feature level, once every broker knows the new one.
     RaiseLevel {
         /// The new level.

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal};
 use crate::engine::Ports;
 use crate::lsn::Lsn;
+use crate::object::ObjectStore;
 use crate::peer::{News, PeerMessage};
 use crate::state::State;
 
@@ -204,13 +205,30 @@ impl Machine {
         let driver = tokio::spawn(driver.run()).abort_handle();
         machine.shared.driver.get_or_init(|| driver);
         machine.registered().await?;
-        match claim::claim(&*objects, machine.read(State::log_id)).await {
+        match machine.claim_store(&*objects).await {
             Ok(()) => Ok(machine),
             Err(error) => {
                 machine.kill();
                 Err(error)
             }
         }
+    }
+
+    /// Ties log and objects together. A broker that is killed between the two steps leaves the
+    /// second to the next one.
+    async fn claim_store(&self, objects: &dyn ObjectStore) -> Result<(), StartError> {
+        claim::claim(objects, self.read(State::log_id)).await?;
+        while !self.read(State::has_claimed_store) {
+            match self.propose(Command::ClaimStore).await {
+                Ok(_) => {}
+                Err(ProposeError::Stopped) => return Err(StartError::Halted(self.halted().await)),
+                // Nobody is served before it is known.
+                Err(ProposeError::NotAppended(_) | ProposeError::Unknown) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn registered(&self) -> Result<(), StartError> {

@@ -115,6 +115,7 @@ fn encode(state: &State) -> wire::Snapshot {
         groups: state.groups.positions.iter().map(group_to_wire).collect(),
         left_incarnations: state.brokers.left.iter().map(|left| left.0).collect(),
         departed: state.brokers.departed.iter().map(departed_to_wire).collect(),
+        has_claimed_store: state.has_claimed_store,
     }
 }
 
@@ -239,6 +240,7 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
     Ok(State {
         cluster_id: uuid(&snapshot.cluster_id, "cluster_id")?,
         log_id: uuid(&snapshot.log_id, "log_id")?,
+        has_claimed_store: snapshot.has_claimed_store,
         level: snapshot.level,
         applied: Lsn::new(snapshot.applied),
         last_hash: EntryHash(snapshot.last_hash),

@@ -48,6 +48,7 @@ pub const LOG_TIME_STEP_MS_MAX: i64 = 10 * 60 * 1000;
 pub struct State {
     pub(crate) cluster_id: Uuid,
     pub(crate) log_id: Uuid,
+    pub(crate) has_claimed_store: bool,
     pub(crate) level: u32,
     pub(crate) applied: Lsn,
     pub(crate) last_hash: EntryHash,
@@ -204,6 +205,10 @@ impl State {
             Command::Genesis { .. } | Command::RegisterBroker(_) | Command::Heartbeat => {
                 Outcome::Done
             }
+            Command::ClaimStore => {
+                self.has_claimed_store = true;
+                Outcome::Done
+            }
             Command::DrainBroker => {
                 self.brokers.drain(id.incarnation);
                 Outcome::Done
@@ -349,6 +354,11 @@ impl State {
     /// Living brokers, by node id.
     pub fn brokers(&self) -> &BTreeMap<NodeId, Broker> {
         self.brokers.by_node()
+    }
+
+    /// Whether the log has claimed a store.
+    pub fn has_claimed_store(&self) -> bool {
+        self.has_claimed_store
     }
 
     /// Whether a command was applied, or is too old to tell.

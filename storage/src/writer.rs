@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::command::{Incarnation, Rejection, Run};
 use crate::machine::Machine;
@@ -74,6 +74,9 @@ impl Default for WriterConfig {
         }
     }
 }
+
+/// Pause before the third attempt of a put, and so much longer before each further one.
+const PUT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A handle on the writer. Cheap to clone.
 #[derive(Clone)]
@@ -318,7 +321,9 @@ impl Upload {
         let key = sealed.id.key();
         let mut unanswered = false;
         let mut failure = String::new();
-        for _ in 0..self.config.put_attempts_max {
+        for number in 0..self.config.put_attempts_max {
+            // At once the first time: most failures are of one connection.
+            sleep(PUT_PAUSE * number.saturating_sub(1)).await;
             let attempt = self.objects.put_if_absent(&key, sealed.bytes.clone());
             match timeout(self.config.put_attempt_max, attempt).await {
                 Ok(Ok(Put::Created)) => return Ok(()),
@@ -335,8 +340,9 @@ impl Upload {
                 Err(_) => failure = "the object store takes too long".to_owned(),
             }
             unanswered = true;
-            tracing::warn!(%key, failure, "segment upload unanswered");
+            tracing::debug!(%key, failure, "segment upload unanswered");
         }
+        tracing::warn!(%key, failure, "segment not stored");
         Err(AppendError::NotStored(failure))
     }
 }

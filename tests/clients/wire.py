@@ -41,12 +41,24 @@ class Reader:
 
 def call(bootstrap, api, version, body, timeout=10):
     """Sends one request with a header of version 1 and returns a reader behind the response header."""
+    with connect(bootstrap, timeout) as connection:
+        send(connection, api, version, body)
+        return receive_response(connection)
+
+
+def connect(bootstrap, timeout=10):
     host, port = bootstrap.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=timeout)
+
+
+def send(connection, api, version, body):
     request = struct.pack(">hhih4s", api, version, 7, 4, b"wire") + body
-    with socket.create_connection((host, int(port)), timeout=timeout) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        size = struct.unpack(">i", receive(connection, 4))[0]
-        response = Reader(receive(connection, size))
+    connection.sendall(struct.pack(">i", len(request)) + request)
+
+
+def receive_response(connection):
+    size = struct.unpack(">i", receive(connection, 4))[0]
+    response = Reader(receive(connection, size))
     assert response.take("i") == 7, "the response is to another request"
     return response
 

@@ -21,6 +21,7 @@ use odradek_tests::world::{TOPIC, batch, ports};
 struct Scene {
     engine: Engine,
     log: MemoryLog,
+    objects: MemoryObjectStore,
     fates: Control<LogFaults>,
 }
 
@@ -34,9 +35,9 @@ async fn scene(log: MemoryLog, objects: MemoryObjectStore, seed: u64) -> Scene {
         writer: WriterConfig::default(),
         reader: ReaderConfig::default(),
     };
-    let ports = ports(Arc::new(objects), Arc::new(faulty));
+    let ports = ports(Arc::new(objects.clone()), Arc::new(faulty));
     let engine = Engine::start(config, ports).await.unwrap();
-    Scene { engine, log, fates }
+    Scene { engine, log, objects, fates }
 }
 
 async fn alone() -> Scene {
@@ -139,7 +140,7 @@ async fn a_broker_that_slept_through_a_trim_never_wins_a_trimmed_slot() {
     let appending = first.engine.writer.append(batches).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     first.engine.machine.kill();
-    let second = scene(first.log.clone(), MemoryObjectStore::default(), 2).await;
+    let second = scene(first.log.clone(), first.objects.clone(), 2).await;
     for _ in 0..10 {
         assert_eq!(second.engine.machine.propose(Command::Heartbeat).await, Ok(Outcome::Done));
     }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sees to it that commands are there, from Debian's packages: kcat (with librdkafka 2.0.2, the oldest
-# client we test with), java and mvn for Kafka's own tools, venv for Python's clients.
+# client we test with), java and mvn for Kafka's own tools and DynamoDB Local, venv for Python's
+# clients.
 # usage: debian.sh COMMAND...
 # Exit code 3: something is missing and can't be installed here; standard output says why.
 set -euo pipefail

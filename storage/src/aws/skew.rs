@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
-use crate::clock::{Clock, SystemClock};
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
+
+use crate::clock::{Clock, SystemClock, uptime};
 
 /// A clock that is this far off is worth a line in the log.
 const WARNED: Duration = Duration::from_secs(5);
@@ -23,6 +27,17 @@ pub(crate) const TOLERATED: Duration = Duration::from_secs(60);
 
 /// Time between two warnings, in milliseconds.
 const WARNING_INTERVAL_MS: i64 = 60_000;
+
+/// Only replies that came within this are looked at.
+const REPLY_MAX: Duration = Duration::from_secs(2);
+
+/// When a request was sent.
+#[derive(Debug)]
+struct Sent(Duration);
+
+impl Storable for Sent {
+    type Storer = StoreReplace<Self>;
+}
 
 /// Looks at the replies of the clients it is given to. Clones share what they saw.
 #[derive(Clone, Debug, Default)]
@@ -75,13 +90,27 @@ impl Intercept for ClockSkew {
         "clock skew"
     }
 
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        cfg: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        cfg.interceptor_state().store_put(Sent(uptime()));
+        Ok(())
+    }
+
     fn read_before_deserialization(
         &self,
         context: &BeforeDeserializationInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = context.response().headers().get("date") {
+        // A reply that was long on its way, or waited for a process that slept, tells the time of
+        // long ago.
+        let is_fresh = |sent: &Sent| uptime().saturating_sub(sent.0) < REPLY_MAX;
+        let date = context.response().headers().get("date");
+        if let Some(date) = date.filter(|_| cfg.load::<Sent>().is_some_and(is_fresh)) {
             self.saw(date);
         }
         Ok(())

@@ -202,6 +202,7 @@ impl From<&Command> for wire::Command {
             Command::RaiseLevel { level } => Self::RaiseLevel(wire::RaiseLevel { level: *level }),
             Command::RegisterBroker(address) => Self::RegisterBroker(address.into()),
             Command::DrainBroker => Self::DrainBroker(wire::DrainBroker {}),
+            Command::ClaimStore => Self::ClaimStore(wire::ClaimStore {}),
             Command::ExpireBroker { incarnation, seen } => Self::ExpireBroker(wire::ExpireBroker {
                 incarnation: incarnation.0,
                 seen: seen.get(),
@@ -341,6 +342,7 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
         wire::Command::RaiseLevel(raise) => Command::RaiseLevel { level: raise.level },
         wire::Command::RegisterBroker(address) => Command::RegisterBroker(address.try_into()?),
         wire::Command::DrainBroker(_) => Command::DrainBroker,
+        wire::Command::ClaimStore(_) => Command::ClaimStore,
         wire::Command::ExpireBroker(expire) => Command::ExpireBroker {
             incarnation: Incarnation(expire.incarnation),
             seen: Lsn::new(expire.seen),

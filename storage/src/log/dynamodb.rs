@@ -48,6 +48,9 @@ pub use open::OpenDynamoDbError;
 /// How long one call may take before its outcome counts as unknown.
 const CALL_MAX: Duration = Duration::from_secs(1);
 
+/// The same for a batch of entries, which may be megabytes.
+const BATCH_MAX: Duration = Duration::from_secs(5);
+
 /// Most keys of one BatchGetItem.
 const KEYS_MAX: usize = 100;
 
@@ -173,7 +176,14 @@ impl MetadataLog for DynamoDbLog {
             return inner.trimmed().await;
         }
         let window = inner.known().window.clamp(1, KEYS_MAX).min(limit.get());
-        let found = inner.entries(from, window, freshness).await?;
+        let found = match inner.entries(from, window, freshness).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Perhaps it was too much at once.
+                inner.known().window = window / 2;
+                return Err(error);
+            }
+        };
         inner.found(window, &found);
         if found.is_empty() && freshness == Freshness::Latest && from < inner.read_floor().await? {
             // Emptied by a trim since.

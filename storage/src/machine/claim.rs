@@ -2,8 +2,9 @@
 //!
 //! Log and objects are named apart, so they can be mixed up: two clusters on one prefix of a
 //! bucket, or a log whose objects are elsewhere. One object says which log its store belongs to; it
-//! is written once, by whoever begins the log. The same object shows whether the store keeps its
-//! promise: a second put under its name must be turned away.
+//! is written once, by whoever begins the log, and then the log says that it was: a log that has
+//! said so is never served over a store that nobody has claimed. The same object shows whether the
+//! store keeps its promise: a second put under its name must be turned away.
 
 use bytes::Bytes;
 use uuid::Uuid;

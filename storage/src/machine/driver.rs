@@ -34,6 +34,9 @@ mod appending;
 mod fairness;
 mod membership;
 
+/// Time between two lines about a log that does not answer.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Longest pause before something is tried again.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,8 @@ pub(super) struct Driver {
     news: Lsn,
     /// Who won the last slots.
     winners: VecDeque<Incarnation>,
+    /// What is said of a log that does not answer.
+    complaints: Complaints,
     /// When asking another to append for this broker last worked.
     helped: Option<Instant>,
     stopping: Option<oneshot::Sender<()>>,
@@ -108,6 +113,7 @@ impl Driver {
             favours: Vec::new(),
             news: Lsn::ZERO,
             winners: VecDeque::new(),
+            complaints: Complaints::default(),
             helped: None,
             stopping: None,
             tail_seen,
@@ -175,6 +181,7 @@ impl Driver {
             Request::Wake(awake) => {
                 self.refuse_waiting("the broker was asleep");
                 self.favours.clear();
+                self.heard.clear();
                 self.registered = false;
                 self.barriers.push(awake);
             }
@@ -250,7 +257,11 @@ impl Driver {
                     )));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "log can't be followed");
+                    // Nobody can be heard meanwhile, so nobody's silence means anything.
+                    self.heard.clear();
+                    if self.complaints.is_due() {
+                        tracing::warn!(%error, "log can't be followed");
+                    }
                     return Ok(false);
                 }
             }
@@ -365,6 +376,23 @@ impl Driver {
             }
         }
         Ok(())
+    }
+}
+
+/// What goes on for minutes is said now and then.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    /// Whether it is time to say it again.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.last.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL);
+        if is_due {
+            self.last = Some(Instant::now());
+        }
+        is_due
     }
 }
 

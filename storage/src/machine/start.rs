@@ -46,6 +46,12 @@ pub enum StartError {
              name the log and the store that belong together"
     )]
     ForeignObjects(String),
+    /// The log has objects, and they are not here.
+    #[error(
+        "the log has its records in another store: name the store that belongs to it, or another \
+             cluster"
+    )]
+    ObjectsElsewhere,
     /// The store lets a second writer have a name that is taken.
     #[error(
         "the store overwrites objects in spite of If-None-Match: records would be lost on it, use \
@@ -77,11 +83,15 @@ pub enum StartError {
 /// The state at the tail of the log, once it is sure that log and objects belong together.
 pub(super) async fn recover_own(ports: &Ports) -> Result<State, StartError> {
     let state = recover(ports).await?;
+    let claimant = claim::claimant(&*ports.objects).await?;
     if !state.log_id().is_nil() {
+        if claimant.is_none() && state.has_claimed_store() {
+            return Err(StartError::ObjectsElsewhere);
+        }
         claim::claim(&*ports.objects, state.log_id()).await?;
         return Ok(state);
     }
-    let Some(claimant) = claim::claimant(&*ports.objects).await? else { return Ok(state) };
+    let Some(claimant) = claimant else { return Ok(state) };
     // Another broker may have begun this very log meanwhile.
     let state = recover(ports).await?;
     if state.log_id().is_nil() {

@@ -40,6 +40,8 @@ pub(crate) struct Snapshot {
     pub left_incarnations: Vec<u64>,
     #[prost(message, repeated, tag = "17")]
     pub departed: Vec<Departed>,
+    #[prost(bool, tag = "18")]
+    pub has_claimed_store: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -44,7 +44,7 @@ pub(crate) struct SegmentId {
 pub(crate) struct Proposal {
     #[prost(message, optional, tag = "1")]
     pub id: Option<CommandId>,
-    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub command: Option<Command>,
 }
 
@@ -76,6 +76,8 @@ pub(crate) enum Command {
     CommitOffsets(CommitOffsets),
     #[prost(message, tag = "14")]
     DrainBroker(DrainBroker),
+    #[prost(message, tag = "15")]
+    ClaimStore(ClaimStore),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -118,6 +120,9 @@ pub(crate) struct Endpoint {
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct DrainBroker {}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct ClaimStore {}
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct ExpireBroker {

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{CALL_MAX, Inner, KEYS_MAX};
+use super::{BATCH_MAX, CALL_MAX, Inner, KEYS_MAX};
 use crate::aws::{Failure, Pauses};
 use crate::clock::uptime;
 use crate::log::{Freshness, Lsn, Slot};
@@ -162,7 +162,7 @@ impl Inner {
         loop {
             let get = self.client.batch_get_item();
             let get = get.request_items(&self.location.table, wanted.clone()).send();
-            let get = timeout(CALL_MAX, get).await.map_err(|_| Failure::takes_too_long())?;
+            let get = timeout(BATCH_MAX, get).await.map_err(|_| Failure::takes_too_long())?;
             match get.map_err(|error| Failure::of(&error)) {
                 Ok(mut reply) => {
                     let tables = reply.responses.iter_mut();

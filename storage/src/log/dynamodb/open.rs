@@ -81,7 +81,8 @@ impl DynamoDbLog {
                     return Err(sorry(advised.unwrap_or(message)));
                 }
                 Err(Failure::Throttled(said) | Failure::Unknown(said)) => {
-                    tracing::warn!(table, cause = said, "waiting for DynamoDB");
+                    let endpoint = inner.location.access.shown();
+                    tracing::warn!(table, endpoint, cause = said, "waiting for DynamoDB");
                     sleep(RETRY_INTERVAL).await;
                 }
             }

@@ -180,11 +180,15 @@ impl Driver {
                 Ok(Err(PortError::Broken(cause))) => return Answer::Broken(cause.to_string()),
                 Ok(Err(error)) => {
                     unknown = true;
-                    tracing::warn!(lsn = %at, %error, "log append unanswered, repeating");
+                    if self.complaints.is_due() {
+                        tracing::warn!(lsn = %at, %error, "log append unanswered, repeating");
+                    }
                 }
                 Err(_) => {
                     unknown = true;
-                    tracing::warn!(lsn = %at, "log append takes too long, repeating");
+                    if self.complaints.is_due() {
+                        tracing::warn!(lsn = %at, "log append takes too long, repeating");
+                    }
                 }
             }
             sleep(self.random.random_range(Duration::ZERO..=backoff)).await;

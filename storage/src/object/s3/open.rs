@@ -56,7 +56,8 @@ impl S3ObjectStore {
                     return Err(sorry(advised.unwrap_or(message)));
                 }
                 Err(Failure::Throttled(said) | Failure::Unknown(said)) => {
-                    tracing::warn!(bucket, cause = said, "waiting for S3");
+                    let endpoint = inner.location.access.shown();
+                    tracing::warn!(bucket, endpoint, cause = said, "waiting for S3");
                     sleep(RETRY_INTERVAL).await;
                 }
             }

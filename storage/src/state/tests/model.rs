@@ -29,6 +29,7 @@ pub(super) struct Model {
     producer_ids: i64,
     nodes: i32,
     brokers: BTreeMap<NodeId, ModelBroker>,
+    has_claimed_store: bool,
     left: BTreeSet<Incarnation>,
     departed: Vec<(NodeId, String)>,
     topics: BTreeMap<TopicId, ModelTopic>,
@@ -99,6 +100,7 @@ impl Model {
             producer_ids: 0,
             nodes: 2,
             brokers: [(NodeId(1), broker(1, "h1")), (NodeId(2), broker(2, "h2"))].into(),
+            has_claimed_store: false,
             left: BTreeSet::new(),
             departed: Vec::new(),
             topics: BTreeMap::new(),
@@ -150,6 +152,10 @@ impl Model {
     fn execute(&mut self, id: CommandId, command: &Command) -> Outcome {
         match command {
             Command::Genesis { .. } | Command::RegisterBroker(_) | Command::Heartbeat => {
+                Outcome::Done
+            }
+            Command::ClaimStore => {
+                self.has_claimed_store = true;
                 Outcome::Done
             }
             Command::DrainBroker => {
@@ -395,6 +401,7 @@ impl Model {
         assert_eq!(state.applied(), self.lsn);
         assert_eq!(state.log_time_ms(), self.now_ms);
         assert_eq!(state.level(), self.level);
+        assert_eq!(state.has_claimed_store(), self.has_claimed_store);
         assert_eq!(state.next_producer_id, self.producer_ids);
         assert_eq!(state.brokers().keys().collect::<Vec<_>>(), Vec::from_iter(self.brokers.keys()));
         for (node, broker) in state.brokers() {

@@ -97,6 +97,7 @@ impl Names {
                 })
             }
             "drain" => Command::DrainBroker,
+            "claim-store" => Command::ClaimStore,
             "expire" => Command::ExpireBroker {
                 incarnation: words.incarnation("broker").unwrap(),
                 seen: Lsn::new(words.number("seen", 0)),

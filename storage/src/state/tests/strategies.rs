@@ -173,6 +173,7 @@ fn broker_command() -> impl Strategy<Value = Command> {
         1 => expire,
         1 => Just(Command::Heartbeat),
         1 => Just(Command::DrainBroker),
+        1 => Just(Command::ClaimStore),
     ]
 }
 
