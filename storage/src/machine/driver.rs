@@ -68,7 +68,7 @@ pub(super) struct Driver {
     winners: VecDeque<Incarnation>,
     /// What is said of a log that does not answer.
     complaints: Complaints,
-    /// When asking another to append for this broker last worked.
+    /// Since when asking another to append for this broker has worked.
     helped: Option<Instant>,
     stopping: Option<oneshot::Sender<()>>,
     /// When the tail was last seen, by the clock that counts sleep.

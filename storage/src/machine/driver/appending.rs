@@ -191,6 +191,8 @@ impl Driver {
                     }
                 }
             }
+            // Nobody can be heard meanwhile, so nobody's silence means anything.
+            self.heard.clear();
             sleep(self.random.random_range(Duration::ZERO..=backoff)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }

@@ -23,7 +23,7 @@ use crate::state::brokers::Broker;
 pub(super) const WINNERS_REMEMBERED: usize = 64;
 
 /// For how long a broker that was helped asks first.
-const HELP_HABIT: Duration = Duration::from_millis(500);
+const HELP_HABIT: Duration = Duration::from_secs(2);
 
 impl Driver {
     /// Tells the others that a slot is filled, so that they need not look for it.
@@ -55,12 +55,16 @@ impl Driver {
             drop(timeout_at(pause, self.filled.changed()).await);
             self.follow(Freshness::Latest).await?;
         }
-        self.helped = (!is_open(self)).then(Instant::now);
+        self.helped =
+            match (is_open(self), self.helped.filter(|since| since.elapsed() < HELP_HABIT)) {
+                (true, _) => None,
+                (false, since) => since.or_else(|| Some(Instant::now())),
+            };
         Ok(true)
     }
 
     /// Whether asking worked a moment ago: then it is asked for first, and not after a few losses.
-    /// Now and then it is not, to see whether the crowd is gone.
+    /// After a while it is not, to see whether the crowd is gone.
     pub(super) fn is_used_to_help(&self) -> bool {
         let is_recent = |helped: Instant| helped.elapsed() < HELP_HABIT;
         self.helped.is_some_and(is_recent) && self.usual_winner().is_some()
