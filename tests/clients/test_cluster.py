@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 import cloud
-from cloud import Cluster, FaultProxy, Stores, until
+from cloud import CloudBroker, Cluster, FaultProxy, Stores, until
 from conftest import AGAINST_KAFKA, create_topic
 
 pytestmark = pytest.mark.skipif(AGAINST_KAFKA, reason="these are Odradek's stores")
@@ -646,3 +646,27 @@ def waits(broker, words):
     """Waits until the broker says that it waits."""
     until(lambda: broker.check_alive() or words in broker.said(), lambda: f"{words!r}:\n{broker.log_tail()}")
     assert not broker.is_ready()
+
+
+# --- one machine -----------------------------------------------------------------------------------------
+
+
+def test_records_may_be_in_s3_and_their_order_on_files(stores, tmp_path):
+    place = (stores.new_place()[0], f"file:{tmp_path}/log")
+    broker = CloudBroker(tmp_path / "broker", place).start()
+    try:
+        topic = new_topic(broker)
+        producer = Producer(broker.client())
+        for number in range(100):
+            producer.produce(topic, b"%d" % number, partition=0)
+        assert producer.flush(30) == 0
+        broker.kill()
+        broker.start()
+        assert broker.end_offset(topic) == (0, 100)
+        consumer = Consumer(broker.client(**{"group.id": "unused"}))
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        values = [message.value() for message in consumer.consume(100, timeout=30)]
+        consumer.close()
+        assert values == [b"%d" % number for number in range(100)]
+    finally:
+        broker.kill()
