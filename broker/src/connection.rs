@@ -48,6 +48,9 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// Memory is taken, and a frame read, in steps of this many bytes.
 const STEP_BYTES: usize = 64 * 1024;
 
+/// Longest message of another broker: more than an entry's worth of proposals.
+const PEER_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+
 /// Parts of a response given to the socket at once.
 const SLICES_MAX: usize = 64;
 
@@ -145,6 +148,10 @@ impl Reader {
         let (mut body, share) = self.frame(length).await?;
         if let Some(message) = peer_message(&body) {
             // Not from a broker of this cluster, or damaged: either way there is no one to answer.
+            // Nothing of ours is long, and what is long would be longer still when decoded.
+            if message.len() > PEER_MESSAGE_BYTES_MAX {
+                return Err(End::NoPeer);
+            }
             let message = PeerMessage::decode(&message).map_err(|_| End::NoPeer)?;
             self.context.machine().receive(message);
             return Ok(());

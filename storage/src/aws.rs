@@ -142,7 +142,7 @@ impl Failure {
         };
         if THROTTLE_CODES.contains(&code.as_str()) || status == 429 {
             Self::Throttled(message)
-        } else if status >= 500 || UNKNOWN_CODES.contains(&code.as_str()) {
+        } else if status >= 500 || code.is_empty() || UNKNOWN_CODES.contains(&code.as_str()) {
             Self::Unknown(message)
         } else {
             Self::Refused { code, message }
@@ -192,7 +192,8 @@ pub(crate) const NO_CREDENTIALS: &str = "no credentials";
 impl From<Failure> for PortError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Throttled(said) => Self::determinate(said),
+            // Did nothing, but will: nobody may give up because of it.
+            Failure::Throttled(said) => Self::indeterminate(said),
             Failure::Refused { message, .. } => Self::determinate(message),
             Failure::Unknown(said) => Self::indeterminate(said),
         }

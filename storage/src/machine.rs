@@ -38,6 +38,9 @@ pub use watchers::Watch;
 
 use watchers::Watchers;
 
+/// Time between two attempts to reach the tail after the process was asleep.
+const WAKE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How a machine behaves. The defaults suit a cluster; [`MachineConfig::exclusive`] suits a log
 /// that no other process can reach.
 #[derive(Clone, Debug)]
@@ -317,18 +320,27 @@ impl Machine {
                 });
             }
             News::Help(proposals) => {
-                // Whoever asks asks again, or another, if the queue is full.
-                drop(self.queue.try_send(Request::Help(proposals)));
+                // Nobody else may speak for this broker. Whoever asks asks again, or another, if
+                // the queue is full.
+                if proposals.iter().all(|proposal| proposal.id.incarnation != to) {
+                    drop(self.queue.try_send(Request::Help(proposals)));
+                }
             }
         }
     }
 
     /// Forgets what was queued, takes a new incarnation and follows the log to its tail.
+    ///
+    /// Comes back when the tail was reached, or the driver is gone (which [`Machine::halted`]
+    /// tells).
     pub(crate) async fn wake(&self) {
         let (reply, awake) = oneshot::channel();
-        if self.queue.send(Request::Wake(reply)).await.is_ok() {
-            // An error means that the driver is gone; who waits for it is told by `halted`.
-            drop(awake.await);
+        if self.queue.send(Request::Wake(reply)).await.is_err() || awake.await.is_ok() {
+            return;
+        }
+        // The log could not be read just then: a machine wakes before its network does.
+        while self.barrier().await.is_err() && !self.queue.is_closed() {
+            tokio::time::sleep(WAKE_INTERVAL).await;
         }
     }
 

@@ -158,7 +158,9 @@ impl MetadataLog for DynamoDbLog {
         let found = inner.put(at, bytes).await?;
         // Whatever stands there: an earlier attempt of the caller's own may have landed in a slot
         // that was emptied by a trim.
-        if at < inner.floor_trusted().await? {
+        // From here on nothing is definite any more: the entry may stand.
+        let floor = inner.floor_trusted().await;
+        if at < floor.map_err(|error| PortError::indeterminate(error.to_string()))? {
             return Ok(Append::Trimmed);
         }
         inner.filled(at);

@@ -221,6 +221,14 @@ impl Driver {
         let freshness = if must_know { Freshness::Latest } else { Freshness::Recent };
         let before = self.news;
         if self.follow(freshness).await? {
+            if must_know {
+                // Whoever said that there is more was wrong.
+                let applied = self.applied();
+                self.shared.filled.send_if_modified(|filled| {
+                    *filled = applied.min(*filled);
+                    false
+                });
+            }
             barriers.into_iter().for_each(|barrier| barrier.send(()).unwrap_or(()));
         }
         // Whatever is found without having been told of is a reason to look more often.
@@ -360,7 +368,14 @@ impl Driver {
         let proposal = Proposal { id: self.next_id(), command: command.clone() };
         self.pending.insert(proposal.id.counter, Queued { command, reply });
         self.append(vec![proposal]).await?;
-        Ok(outcome.try_recv().ok().and_then(Result::ok))
+        match outcome.try_recv() {
+            Ok(Ok(outcome)) => Ok(Some(outcome)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the log refuses this broker");
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
     }
 
     /// Writes the first entry of an empty log. Another broker may be quicker; then theirs counts.

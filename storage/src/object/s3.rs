@@ -6,7 +6,8 @@
 //!
 //! SUBTLE: a put that is repeated meets its own first attempt and hears "exists". Each put
 //! therefore marks its object with an id of its own (the way SlateDB does), and looks at the mark
-//! before it believes that somebody else was quicker.
+//! before it believes that somebody else was quicker. That covers the attempts within one call; a
+//! caller that gave up on a call and repeats it knows itself that the first was not answered.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -76,7 +77,8 @@ struct Inner {
     client: Client,
     location: S3Location,
     limiter: Limiter,
-    hedging: Hedging,
+    put_hedging: Hedging,
+    get_hedging: Hedging,
     skew: ClockSkew,
 }
 
@@ -106,8 +108,7 @@ impl S3ObjectStore {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
         let client = Client::from_conf(config);
-        let (limiter, hedging) = (Limiter::default(), Hedging::default());
-        Self { inner: Arc::new(Inner { client, location, limiter, hedging, skew }) }
+        Self { inner: Arc::new(Inner::new(client, location, skew)) }
     }
 
     /// Another part of the same bucket.
@@ -117,8 +118,7 @@ impl S3ObjectStore {
         let Inner { client, location, skew, .. } = &*self.inner;
         let location = S3Location { prefix: format!("{prefix}/"), ..location.clone() };
         let (client, skew) = (client.clone(), skew.clone());
-        let (limiter, hedging) = (Limiter::default(), Hedging::default());
-        Self { inner: Arc::new(Inner { client, location, limiter, hedging, skew }) }
+        Self { inner: Arc::new(Inner::new(client, location, skew)) }
     }
 }
 
@@ -170,6 +170,13 @@ impl ObjectStore for S3ObjectStore {
 }
 
 impl Inner {
+    fn new(client: Client, location: S3Location, skew: ClockSkew) -> Self {
+        let limiter = Limiter::default();
+        // Each verb with a patience and a budget of its own: a read is no measure of a write.
+        let (put_hedging, get_hedging) = (Hedging::default(), Hedging::default());
+        Self { client, location, limiter, put_hedging, get_hedging, skew }
+    }
+
     fn full_key(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.location.prefix)
     }
@@ -183,7 +190,7 @@ impl Inner {
         loop {
             let pass = self.limiter.enter().await;
             let (answer, sent) =
-                hedged(&self.hedging, sending.bytes.len(), || self.send(&sending)).await;
+                hedged(&self.put_hedging, sending.bytes.len(), || self.send(&sending)).await;
             drop(pass);
             attempts += sent;
             match answer {
@@ -255,7 +262,7 @@ impl Inner {
         let mut pauses = Pauses::default();
         loop {
             let pass = self.limiter.enter().await;
-            let (answer, _) = hedged(&self.hedging, wanted, || self.fetch(key, &range)).await;
+            let (answer, _) = hedged(&self.get_hedging, wanted, || self.fetch(key, &range)).await;
             drop(pass);
             match answer {
                 Err(Failure::Throttled(said)) => {
@@ -263,7 +270,9 @@ impl Inner {
                     pauses.pause().await;
                 }
                 answer => {
-                    self.limiter.went_well();
+                    if answer.is_ok() {
+                        self.limiter.went_well();
+                    }
                     return answer;
                 }
             }

@@ -173,7 +173,10 @@ impl Inner {
                     }
                     let mut rest = reply.unprocessed_keys.unwrap_or_default();
                     match rest.remove(&self.location.table) {
-                        Some(rest) if !rest.keys().is_empty() => wanted = rest,
+                        Some(rest) if !rest.keys().is_empty() => {
+                            wanted = rest;
+                            pauses.pause().await;
+                        }
                         _ => return Ok(found),
                     }
                 }

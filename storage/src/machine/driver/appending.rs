@@ -53,9 +53,12 @@ impl Driver {
         let mut proposals = Vec::new();
         let mut bytes = 0;
         // First what was asked as a favour: whoever asks has waited long.
+        // No more than half an entry, or our own clients would wait for everybody else's.
         for proposal in mem::take(&mut self.favours) {
-            bytes += proposal.encoded_bytes();
-            if bytes <= self.config.entry_bytes_max {
+            let is_open = self.read(|state| !state.is_applied(proposal.id));
+            let total = bytes + proposal.encoded_bytes();
+            if is_open && total <= self.config.entry_bytes_max / 2 {
+                bytes = total;
                 proposals.push(proposal);
             }
         }
@@ -87,7 +90,7 @@ impl Driver {
             if proposals.is_empty() {
                 return Ok(());
             }
-            if !is_exposed && self.is_used_to_help() {
+            if self.registered && !is_exposed && self.is_used_to_help() {
                 is_exposed = self.ask_for_help(&proposals).await?;
                 continue;
             }
