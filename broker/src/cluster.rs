@@ -17,28 +17,15 @@ pub(crate) fn cluster_id(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
-    use odradek_storage::command::{Command, CommandId, Entry, EntryHash, Proposal};
-    use odradek_storage::lsn::Lsn;
     use uuid::Uuid;
 
     use super::*;
+    use crate::directory::tests::state_of_cluster;
 
     #[test]
     fn an_id_is_written_as_kafka_writes_it() {
         let id = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
-        let genesis = Command::Genesis { cluster_id: id, log_id: id, level: 1 };
-        let entry = Entry {
-            log_id: Uuid::nil(),
-            lsn: Lsn::FIRST,
-            previous: EntryHash::default(),
-            append_id: CommandId::default(),
-            level: 0,
-            time_ms: 0,
-            digest: None,
-            proposals: vec![Proposal { id: CommandId::default(), command: genesis }],
-        };
-        let mut state = State::new();
-        state.apply(&entry, EntryHash(1)).unwrap();
+        let state = state_of_cluster(id, Vec::new());
         assert_eq!(cluster_id(&state), "ABEiM0RVZneImaq7zN3u_w");
     }
 }

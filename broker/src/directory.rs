@@ -40,8 +40,11 @@ fn list(node: NodeId, broker: &Broker, session: &Session) -> Listed {
     let address = &broker.address;
     let zone = session.listener_zone.as_deref();
     let special = zone.and_then(|zone| address.zone_listeners.get(zone)).cloned();
-    let ordinary = || Endpoint { host: address.host.clone(), port: address.port };
-    Listed { node, endpoint: special.unwrap_or_else(ordinary), zone: address.zone.clone() }
+    Listed {
+        node,
+        endpoint: special.unwrap_or_else(|| address.endpoint()),
+        zone: address.zone.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -59,8 +62,12 @@ pub(crate) mod tests {
 
     /// A state with these commands applied, each by a broker of its own: the first by 2, and so on.
     pub(crate) fn state_of(commands: Vec<(u64, Command)>) -> State {
-        let log_id = Uuid::from_u128(1);
-        let genesis = Command::Genesis { cluster_id: log_id, log_id, level: 1 };
+        state_of_cluster(Uuid::from_u128(1), commands)
+    }
+
+    /// The same in a cluster with this id.
+    pub(crate) fn state_of_cluster(id: Uuid, commands: Vec<(u64, Command)>) -> State {
+        let genesis = Command::Genesis { cluster_id: id, log_id: id, level: 1 };
         let propose = |(counter, (incarnation, command)): (u64, (u64, Command))| Proposal {
             id: CommandId { incarnation: Incarnation(incarnation), counter },
             command,

@@ -20,6 +20,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
+use tokio::time::timeout;
+
 use crate::port::PortError;
 
 pub(crate) mod skew;
@@ -200,8 +202,15 @@ impl From<Failure> for PortError {
     }
 }
 
-/// What a user does about a refusal, where we know.
-pub(crate) fn advice(code: &str) -> Option<&'static str> {
+/// What a user who has not said which region is told.
+pub(crate) const NO_REGION: &str = "no region is known: add ?region= or set AWS_REGION";
+
+/// A refusal as a sentence, with what a user does about it where we know.
+pub(crate) fn advised(code: &str, message: String) -> String {
+    advice(code).map(|advice| format!("{advice} ({message})")).unwrap_or(message)
+}
+
+fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         NO_CREDENTIALS => {
             "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a \
@@ -246,6 +255,29 @@ impl Pauses {
     pub(crate) async fn pause(&mut self) {
         tokio::time::sleep(self.longest.mul_f64(random_fraction())).await;
         self.longest = (self.longest * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Makes a call that may take so long each time, again as long as the service asks to slow down.
+/// What the service said otherwise is the inner result.
+pub(crate) async fn unthrottled<T, E, F>(
+    limit: Duration,
+    call: impl Fn() -> F,
+) -> Result<Result<T, SdkError<E, HttpResponse>>, Failure>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+{
+    let mut pauses = Pauses::default();
+    loop {
+        let answer = timeout(limit, call()).await.map_err(|_| Failure::takes_too_long())?;
+        match answer.as_ref().map_err(Failure::of) {
+            Err(Failure::Throttled(said)) => {
+                tracing::warn!(said, "AWS asks to slow down");
+                pauses.pause().await;
+            }
+            _ => return Ok(answer),
+        }
     }
 }
 

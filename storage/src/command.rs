@@ -191,6 +191,18 @@ pub struct BrokerAddress {
     pub zone_listeners: BTreeMap<String, Endpoint>,
 }
 
+impl BrokerAddress {
+    /// Where clients reach it.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { host: self.host.clone(), port: self.port }
+    }
+
+    /// Where other brokers reach it.
+    pub fn peer_endpoint(&self) -> Endpoint {
+        self.peer.clone().unwrap_or_else(|| self.endpoint())
+    }
+}
+
 /// A host and a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {

@@ -31,11 +31,10 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use super::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Lsn, MetadataLog, Slot};
 use crate::aws::skew::ClockSkew;
-use crate::aws::{Access, Failure, Pauses};
+use crate::aws::{Access, Failure, unthrottled};
 use crate::clock::uptime;
 use crate::port::PortError;
 
@@ -280,33 +279,20 @@ impl Inner {
             .item(items::ENTRY, AttributeValue::B(Blob::new(bytes)))
             .condition_expression("attribute_not_exists(slot)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let mut pauses = Pauses::default();
-        loop {
-            let put = timeout(CALL_MAX, put.clone().send()).await;
-            let error = match put.map_err(|_| Failure::takes_too_long())? {
-                Ok(_) => return Ok(None),
-                Err(error) => error,
-            };
-            if let Some(PutItemError::ConditionalCheckFailedException(taken)) =
-                error.as_service_error()
-            {
-                if let Some(found) = taken.item().and_then(items::entry) {
-                    return Ok(Some(found));
-                }
-                // A server that does not say what was in the way.
-                let found = self.entries(at, 1, Freshness::Latest).await?.pop();
-                return match found {
-                    Some(slot) => Ok(Some(slot.bytes)),
-                    None => Err(PortError::indeterminate(format!("{at} is taken and empty"))),
-                };
-            }
-            match Failure::of(&error) {
-                Failure::Throttled(said) => {
-                    tracing::warn!(said, "DynamoDB asks to slow down");
-                    pauses.pause().await;
-                }
-                failure => return Err(failure.into()),
-            }
+        let Err(error) = unthrottled(CALL_MAX, || put.clone().send()).await? else {
+            return Ok(None);
+        };
+        let service_error = error.as_service_error();
+        let Some(PutItemError::ConditionalCheckFailedException(taken)) = service_error else {
+            return Err(Failure::of(&error).into());
+        };
+        if let Some(found) = taken.item().and_then(items::entry) {
+            return Ok(Some(found));
+        }
+        // A server that does not say what was in the way.
+        match self.entries(at, 1, Freshness::Latest).await?.pop() {
+            Some(slot) => Ok(Some(slot.bytes)),
+            None => Err(PortError::indeterminate(format!("{at} is taken and empty"))),
         }
     }
 }

@@ -82,20 +82,17 @@ pub enum StartError {
 
 /// The state at the tail of the log, once it is sure that log and objects belong together.
 pub(super) async fn recover_own(ports: &Ports) -> Result<State, StartError> {
-    let state = recover(ports).await?;
+    let mut state = recover(ports).await?;
     let claimant = claim::claimant(&*ports.objects).await?;
-    if !state.log_id().is_nil() {
-        if claimant.is_none() && state.has_claimed_store() {
-            return Err(StartError::ObjectsElsewhere);
-        }
-        claim::claim(&*ports.objects, state.log_id()).await?;
-        return Ok(state);
-    }
-    let Some(claimant) = claimant else { return Ok(state) };
-    // Another broker may have begun this very log meanwhile.
-    let state = recover(ports).await?;
     if state.log_id().is_nil() {
-        return Err(StartError::ForeignObjects(claimant));
+        let Some(claimant) = claimant else { return Ok(state) };
+        // Another broker may have begun this very log meanwhile.
+        state = recover(ports).await?;
+        if state.log_id().is_nil() {
+            return Err(StartError::ForeignObjects(claimant));
+        }
+    } else if claimant.is_none() && state.has_claimed_store() {
+        return Err(StartError::ObjectsElsewhere);
     }
     claim::claim(&*ports.objects, state.log_id()).await?;
     Ok(state)

@@ -124,17 +124,18 @@ impl Brokers {
         if self.left.contains(&id.incarnation) {
             return Err(Outcome::Rejected(Rejection::BrokerFenced(id.incarnation)));
         }
+        let place = address.endpoint();
         let known = self
             .by_node
             .iter()
-            .find(|(_, broker)| is_same_place(&broker.address, address))
+            .find(|(_, broker)| broker.address.endpoint() == place)
             .map(|(node, broker)| (*node, broker.incarnation));
         let node = match known {
             Some((node, predecessor)) => {
                 self.forget(predecessor);
                 node
             }
-            None => match self.departed.iter().position(|(_, at)| *at == endpoint(address)) {
+            None => match self.departed.iter().position(|(_, at)| *at == place) {
                 Some(place) => self.departed.remove(place).map_or(NodeId(0), |(node, _)| node),
                 None => NodeId(self.next_node_id()?),
             },
@@ -176,7 +177,7 @@ impl Brokers {
             if self.departed.len() == DEPARTED_REMEMBERED {
                 forgotten = self.departed.pop_front().map(|(node, _)| node);
             }
-            self.departed.push_back((node, endpoint(&gone.address)));
+            self.departed.push_back((node, gone.address.endpoint()));
         }
         self.forget(incarnation);
         Ok(forgotten)
@@ -225,12 +226,4 @@ impl Brokers {
             broker.last_heard = at;
         }
     }
-}
-
-fn endpoint(address: &BrokerAddress) -> Endpoint {
-    Endpoint { host: address.host.clone(), port: address.port }
-}
-
-fn is_same_place(a: &BrokerAddress, b: &BrokerAddress) -> bool {
-    a.host == b.host && a.port == b.port
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use super::{BATCH_MAX, CALL_MAX, Inner, KEYS_MAX};
-use crate::aws::{Failure, Pauses};
+use crate::aws::{Failure, Pauses, unthrottled};
 use crate::clock::uptime;
 use crate::log::{Freshness, Lsn, Slot};
 use crate::port::PortError;
@@ -75,22 +74,14 @@ impl Inner {
     /// The floor, and the first slot below it that may still be there.
     pub(super) async fn read_floor_item(&self) -> Result<(Lsn, Lsn), PortError> {
         let asked = uptime();
-        let mut pauses = Pauses::default();
-        let reply = loop {
-            let get = self
-                .client
-                .get_item()
-                .table_name(&self.location.table)
-                .key(SLOT, AttributeValue::S(floor_key(&self.location.name)))
-                .consistent_read(true)
-                .send();
-            let get = timeout(CALL_MAX, get).await.map_err(|_| Failure::takes_too_long())?;
-            match get.map_err(|error| Failure::of(&error)) {
-                Ok(reply) => break reply,
-                Err(Failure::Throttled(_)) => pauses.pause().await,
-                Err(failure) => return Err(failure.into()),
-            }
-        };
+        let get = self
+            .client
+            .get_item()
+            .table_name(&self.location.table)
+            .key(SLOT, AttributeValue::S(floor_key(&self.location.name)))
+            .consistent_read(true);
+        let reply = unthrottled(CALL_MAX, || get.clone().send()).await?;
+        let reply = reply.map_err(|error| Failure::of(&error))?;
         let at = |attribute| reply.item().and_then(|item| position(item, attribute));
         let floor = at(FLOOR).unwrap_or(Lsn::FIRST);
         let deleted = at(DELETED).unwrap_or(Lsn::FIRST);
@@ -160,29 +151,22 @@ impl Inner {
         let mut found = BTreeMap::new();
         let mut pauses = Pauses::default();
         loop {
-            let get = self.client.batch_get_item();
-            let get = get.request_items(&self.location.table, wanted.clone()).send();
-            let get = timeout(BATCH_MAX, get).await.map_err(|_| Failure::takes_too_long())?;
-            match get.map_err(|error| Failure::of(&error)) {
-                Ok(mut reply) => {
-                    let tables = reply.responses.iter_mut();
-                    let items = tables.flat_map(|table| table.remove(&self.location.table));
-                    for item in items.flatten() {
-                        let at = item.get(SLOT).and_then(|slot| lsn_of(slot.as_s().ok()?));
-                        found.extend(at.map(|at| (at, item)));
-                    }
-                    let mut rest = reply.unprocessed_keys.unwrap_or_default();
-                    match rest.remove(&self.location.table) {
-                        Some(rest) if !rest.keys().is_empty() => {
-                            wanted = rest;
-                            pauses.pause().await;
-                        }
-                        _ => return Ok(found),
-                    }
-                }
-                Err(Failure::Throttled(_)) => pauses.pause().await,
-                Err(failure) => return Err(failure.into()),
+            let get =
+                self.client.batch_get_item().request_items(&self.location.table, wanted.clone());
+            let reply = unthrottled(BATCH_MAX, || get.clone().send()).await?;
+            let mut reply = reply.map_err(|error| Failure::of(&error))?;
+            let tables = reply.responses.iter_mut();
+            let items = tables.flat_map(|table| table.remove(&self.location.table));
+            for item in items.flatten() {
+                let at = item.get(SLOT).and_then(|slot| lsn_of(slot.as_s().ok()?));
+                found.extend(at.map(|at| (at, item)));
             }
+            let mut rest = reply.unprocessed_keys.unwrap_or_default();
+            match rest.remove(&self.location.table) {
+                Some(rest) if !rest.keys().is_empty() => wanted = rest,
+                _ => return Ok(found),
+            }
+            pauses.pause().await;
         }
     }
 }

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
 use tokio::time::{sleep, timeout};
 
 use super::{CALL_MAX, DynamoDbLocation, DynamoDbLog, Inner, Patience, items};
-use crate::aws::{Failure, advice};
+use crate::aws::{Failure, NO_REGION, advised};
 
 /// Time between two attempts to reach a service that does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ impl DynamoDbLog {
         let sorry = |what| OpenDynamoDbError { table: table.clone(), what };
         let region = inner.client.config().region().map(ToString::to_string);
         let Some(region) = region else {
-            return Err(sorry("no region is known: add ?region= or set AWS_REGION".to_owned()));
+            return Err(sorry(NO_REGION.to_owned()));
         };
         loop {
             let look = inner.look().await;
@@ -77,8 +77,7 @@ impl DynamoDbLog {
                     )));
                 }
                 Err(Failure::Refused { code, message }) => {
-                    let advised = advice(&code).map(|advice| format!("{advice} ({message})"));
-                    return Err(sorry(advised.unwrap_or(message)));
+                    return Err(sorry(advised(&code, message)));
                 }
                 Err(Failure::Throttled(said) | Failure::Unknown(said)) => {
                     let endpoint = inner.location.access.shown();

@@ -2,10 +2,10 @@
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{CALL_MAX, Inner, items};
-use crate::aws::{Failure, Pauses};
+use crate::aws::{Failure, Pauses, unthrottled};
 use crate::log::{Freshness, Lsn};
 use crate::port::PortError;
 
@@ -46,23 +46,15 @@ impl Inner {
             .condition_expression("attribute_not_exists(#position) OR #position < :to")
             .expression_attribute_names("#position", attribute)
             .expression_attribute_values(":to", to);
-        let mut pauses = Pauses::default();
-        loop {
-            let update = timeout(CALL_MAX, update.clone().send()).await;
-            let error = match update.map_err(|_| Failure::takes_too_long())? {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
-            let service_error = error.as_service_error();
-            // Somebody raised it further.
-            if service_error.is_some_and(UpdateItemError::is_conditional_check_failed_exception) {
-                return Ok(());
-            }
-            match Failure::of(&error) {
-                Failure::Throttled(_) => pauses.pause().await,
-                failure => return Err(failure.into()),
-            }
+        let Err(error) = unthrottled(CALL_MAX, || update.clone().send()).await? else {
+            return Ok(());
+        };
+        let service_error = error.as_service_error();
+        // Somebody raised it further.
+        if service_error.is_some_and(UpdateItemError::is_conditional_check_failed_exception) {
+            return Ok(());
         }
+        Err(Failure::of(&error).into())
     }
 
     async fn delete(&self, slots: Vec<Lsn>) -> Result<(), PortError> {
@@ -78,21 +70,16 @@ impl Inner {
             .map_err(|error: aws_sdk_dynamodb::error::BuildError| PortError::determinate(error))?;
         let mut pauses = Pauses::default();
         loop {
-            let write = self.client.batch_write_item();
-            let write = write.request_items(&self.location.table, requests.clone()).send();
-            let write = timeout(CALL_MAX, write).await.map_err(|_| Failure::takes_too_long())?;
-            match write.map_err(|error| Failure::of(&error)) {
-                Ok(reply) => {
-                    let rest = reply.unprocessed_items.unwrap_or_default();
-                    requests = match rest.get(&self.location.table) {
-                        Some(rest) if !rest.is_empty() => rest.clone(),
-                        _ => return Ok(()),
-                    };
-                    pauses.pause().await;
-                }
-                Err(Failure::Throttled(_)) => pauses.pause().await,
-                Err(failure) => return Err(failure.into()),
-            }
+            let write =
+                self.client.batch_write_item().request_items(&self.location.table, requests);
+            let reply = unthrottled(CALL_MAX, || write.clone().send()).await?;
+            let reply = reply.map_err(|error| Failure::of(&error))?;
+            let mut rest = reply.unprocessed_items.unwrap_or_default();
+            requests = match rest.remove(&self.location.table) {
+                Some(rest) if !rest.is_empty() => rest,
+                _ => return Ok(()),
+            };
+            pauses.pause().await;
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::command::{Endpoint, Incarnation, Proposal};
 use crate::log::Freshness;
 use crate::lsn::Lsn;
 use crate::peer::{News, PeerMessage};
-use crate::state::brokers::Broker;
 
 /// How many slots are looked back on to tell who usually wins.
 pub(super) const WINNERS_REMEMBERED: usize = 64;
@@ -30,7 +29,7 @@ impl Driver {
     pub(super) fn tell_others(&self, lsn: Lsn) {
         let others: Vec<(Incarnation, Endpoint)> = self.read(|state| {
             let others = state.brokers().values().filter(|it| it.incarnation != self.incarnation);
-            others.map(|broker| (broker.incarnation, endpoint(broker))).collect()
+            others.map(|broker| (broker.incarnation, broker.address.peer_endpoint())).collect()
         });
         for (to, endpoint) in others {
             self.say(to, &endpoint, News::Filled(lsn));
@@ -87,7 +86,7 @@ impl Driver {
         let (winner, endpoint) = self.read(|state| {
             let brokers = state.brokers().values();
             let best = brokers.max_by_key(|it| (wins.get(&it.incarnation), it.incarnation))?;
-            Some((best.incarnation, endpoint(best)))
+            Some((best.incarnation, best.address.peer_endpoint()))
         })?;
         (winner != self.incarnation).then_some((winner, endpoint))
     }
@@ -96,11 +95,4 @@ impl Driver {
         let message = PeerMessage { to, from: self.incarnation, news };
         self.ports.peers.send(endpoint, message);
     }
-}
-
-/// Where a broker is reached by others.
-fn endpoint(broker: &Broker) -> Endpoint {
-    let address = &broker.address;
-    let ordinary = || Endpoint { host: address.host.clone(), port: address.port };
-    address.peer.clone().unwrap_or_else(ordinary)
 }

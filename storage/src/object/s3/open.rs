@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::{Inner, S3Location, S3ObjectStore, status, within};
-use crate::aws::{Failure, advice};
+use crate::aws::{Failure, NO_REGION, advised};
 
 /// Time between two attempts to reach a store that does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ impl S3ObjectStore {
         let bucket = inner.location.bucket.clone();
         let sorry = |what| OpenS3Error { bucket: bucket.clone(), what };
         if inner.client.config().region().is_none() {
-            return Err(sorry("no region is known: add ?region= or set AWS_REGION".to_owned()));
+            return Err(sorry(NO_REGION.to_owned()));
         }
         loop {
             let answer = inner.look().await;
@@ -52,8 +52,7 @@ impl S3ObjectStore {
                     inner.create_bucket().await.map_err(sorry)?;
                 }
                 Err(Failure::Refused { code, message }) => {
-                    let advised = advice(&code).map(|advice| format!("{advice} ({message})"));
-                    return Err(sorry(advised.unwrap_or(message)));
+                    return Err(sorry(advised(&code, message)));
                 }
                 Err(Failure::Throttled(said) | Failure::Unknown(said)) => {
                     let endpoint = inner.location.access.shown();
