@@ -22,6 +22,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::group::GroupCoordinator;
+use crate::group_settings;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::peers::Peers;
 use crate::server::{Listener, Server};
@@ -34,7 +36,7 @@ pub struct Broker {
     zone_addresses: BTreeMap<String, SocketAddr>,
     context: Arc<Context>,
     server: Server,
-    watching: JoinHandle<()>,
+    watching: [JoinHandle<()>; 2],
 }
 
 /// How long clients are told to ask other brokers before this one stops: time for a few tries.
@@ -98,8 +100,15 @@ impl Broker {
         let peers: Arc<dyn PeerLink> =
             if is_exclusive { Arc::new(NoPeers) } else { Arc::new(Peers::default()) };
         let ports = Ports { objects, log, clock: Arc::clone(&clock), peers };
+        let engine = Engine::start(engine, ports).await?;
+        let machine = engine.machine.clone();
+        let groups = GroupCoordinator::start(engine.machine.clone(), move |group| {
+            let node = machine.node_id();
+            machine.read(|state| group_settings::of(state, node, group))
+        });
         let context = Arc::new(Context {
-            engine: Engine::start(engine, ports).await?,
+            engine,
+            groups,
             clock,
             config,
             address,
@@ -108,7 +117,10 @@ impl Broker {
             producer_ids: ProducerIdBlock::default(),
         });
         let server = Server::start(listeners, Arc::clone(&context));
-        let watching = tokio::spawn(stalls::watch(Arc::clone(&context), server.gate()));
+        let watching = [
+            tokio::spawn(stalls::watch(Arc::clone(&context), server.gate())),
+            tokio::spawn(group_settings::expire_offsets(Arc::downgrade(&context))),
+        ];
         Ok(Self { address: socket, zone_addresses, context, server, watching })
     }
 
@@ -129,20 +141,25 @@ impl Broker {
 
     /// Sends clients to other brokers, answers what is in flight, leaves the cluster.
     pub async fn stop(self) {
-        self.watching.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
         let drained = timeout(LEAVING, self.context.machine().drain()).await;
         if drained == Ok(true) {
             self.context.is_leaving.send_replace(true);
             sleep(LEAVING).await;
         }
+        // Whoever waits for a rebalance is sent away, or its connection could not be closed in
+        // order.
+        self.context.groups.forget();
         self.server.stop().await;
+        self.context.groups.kill();
         self.context.engine.stop().await;
     }
 
     /// Ends at once, as a killed process would: nothing is finished and nobody is told.
     pub fn kill(self) {
-        self.watching.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
         self.server.kill();
+        self.context.groups.kill();
         self.context.engine.machine.kill();
     }
 }

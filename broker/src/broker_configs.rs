@@ -26,6 +26,55 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         documentation: "Replication factor shown for topics created without one.",
     },
     Definition {
+        name: "group.consumer.heartbeat.interval.ms",
+        kind: ConfigType::Int,
+        default: "5000",
+        check: Check::Integer(5000, 15_000),
+        documentation: "How often members of the consumer protocol are told to send a heartbeat.",
+    },
+    Definition {
+        name: "group.consumer.max.size",
+        kind: ConfigType::Int,
+        default: "2147483647",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Most members of a group of the consumer protocol.",
+    },
+    Definition {
+        name: "group.consumer.session.timeout.ms",
+        kind: ConfigType::Int,
+        default: "45000",
+        check: Check::Integer(45_000, 60_000),
+        documentation: "How long a member of the consumer protocol may send no heartbeat.",
+    },
+    Definition {
+        name: "group.initial.rebalance.delay.ms",
+        kind: ConfigType::Int,
+        default: "3000",
+        check: Check::Integer(0, 2_147_483_647),
+        documentation: "How long the first members of an empty group wait for others to join.",
+    },
+    Definition {
+        name: "group.max.session.timeout.ms",
+        kind: ConfigType::Int,
+        default: "1800000",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Longest session timeout that members of the classic protocol may have.",
+    },
+    Definition {
+        name: "group.max.size",
+        kind: ConfigType::Int,
+        default: "2147483647",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Most members of a group of the classic protocol.",
+    },
+    Definition {
+        name: "group.min.session.timeout.ms",
+        kind: ConfigType::Int,
+        default: "6000",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Shortest session timeout that members of the classic protocol may have.",
+    },
+    Definition {
         name: "message.max.bytes",
         kind: ConfigType::Int,
         default: "1048588",
@@ -38,6 +87,20 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         default: "1",
         check: Check::Integer(1, 100_000),
         documentation: "Partitions of topics created without saying how many.",
+    },
+    Definition {
+        name: "offset.metadata.max.bytes",
+        kind: ConfigType::Int,
+        default: "4096",
+        check: Check::Integer(0, 2_147_483_647),
+        documentation: "Longest metadata that a consumer may add to an offset, in bytes.",
+    },
+    Definition {
+        name: "offsets.retention.minutes",
+        kind: ConfigType::Int,
+        default: "10080",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "How long the offsets of a group are kept after its last member has left.",
     },
 ];
 
@@ -52,15 +115,38 @@ pub(crate) struct BrokerConfigs {
     pub(crate) message_max_bytes: usize,
     /// `num.partitions`.
     pub(crate) num_partitions: u32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub(crate) group_initial_rebalance_delay_ms: i32,
+    /// `group.max.size`, of the classic protocol.
+    pub(crate) group_max_size: usize,
+    /// `group.min.session.timeout.ms`, of the classic protocol.
+    pub(crate) group_min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`, of the classic protocol.
+    pub(crate) group_max_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`, for groups that have none of their own.
+    pub(crate) consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`, of the consumer protocol.
+    pub(crate) consumer_group_max_size: usize,
+    /// `group.consumer.session.timeout.ms`, for groups that have none of their own.
+    pub(crate) consumer_session_timeout_ms: i32,
+    /// `offset.metadata.max.bytes`.
+    pub(crate) offset_metadata_max_bytes: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub(crate) offsets_retention_ms: i64,
 }
 
 impl BrokerConfigs {
     /// What is in force on `node`.
     pub(crate) fn in_force(configs: &Configs, node: NodeId) -> Self {
-        let value = |name: &str| dynamic_value(configs, Some(node), name).map(|(value, _)| value);
+        let value =
+            |name: &str| dynamic_values(configs, Some(node), name).next().map(|(value, _)| value);
         let number = |name: &str, default| {
             value(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
         };
+        let int = |name: &str, default| {
+            value(name).and_then(|value| value.trim().parse::<i32>().ok()).unwrap_or(default)
+        };
+        let size = |name: &str| usize::try_from(int(name, i32::MAX)).unwrap_or(usize::MAX);
         Self {
             auto_create_topics: value("auto.create.topics.enable").is_none_or(|it| it == "true"),
             default_replication_factor: u16::try_from(number("default.replication.factor", 1_u64))
@@ -68,21 +154,30 @@ impl BrokerConfigs {
             message_max_bytes: usize::try_from(number("message.max.bytes", 1_048_588))
                 .unwrap_or(usize::MAX),
             num_partitions: u32::try_from(number("num.partitions", 1)).unwrap_or(1),
+            group_initial_rebalance_delay_ms: int("group.initial.rebalance.delay.ms", 3000),
+            group_max_size: size("group.max.size"),
+            group_min_session_timeout_ms: int("group.min.session.timeout.ms", 6000),
+            group_max_session_timeout_ms: int("group.max.session.timeout.ms", 1_800_000),
+            consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5000),
+            consumer_group_max_size: size("group.consumer.max.size"),
+            consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
+            offset_metadata_max_bytes: usize::try_from(number("offset.metadata.max.bytes", 4096))
+                .unwrap_or(usize::MAX),
+            offsets_retention_ms: i64::from(int("offsets.retention.minutes", 10_080)) * 60_000,
         }
     }
 }
 
-/// A dynamic value and where it was set: on the broker, or on all.
-pub(crate) fn dynamic_value<'a>(
+/// The dynamic values of a config and where each was set: on the broker, on all. The first counts.
+pub(crate) fn dynamic_values<'a>(
     configs: &'a Configs,
     node: Option<NodeId>,
     name: &str,
-) -> Option<(&'a str, Source)> {
+) -> impl Iterator<Item = (&'a str, Source)> {
     let own = node.and_then(|node| configs.broker(node)).and_then(|own| own.get(name));
-    match own {
-        Some(value) => Some((value, Source::Broker)),
-        None => configs.cluster().get(name).map(|value| (value.as_str(), Source::Cluster)),
-    }
+    let own = own.map(|value| (value.as_str(), Source::Broker));
+    let all = configs.cluster().get(name).map(|value| (value.as_str(), Source::Cluster));
+    own.into_iter().chain(all)
 }
 
 /// Configs that show how this broker was started: name, value, type.
@@ -120,6 +215,15 @@ mod tests {
                 default_replication_factor: 1,
                 message_max_bytes: 1_048_588,
                 num_partitions: 1,
+                group_initial_rebalance_delay_ms: 3000,
+                group_max_size: 2_147_483_647,
+                group_min_session_timeout_ms: 6000,
+                group_max_session_timeout_ms: 1_800_000,
+                consumer_heartbeat_interval_ms: 5000,
+                consumer_group_max_size: 2_147_483_647,
+                consumer_session_timeout_ms: 45_000,
+                offset_metadata_max_bytes: 4096,
+                offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             }
         );
     }

@@ -1,4 +1,4 @@
-//! The language of both config tables: definitions, checks, values as clients see them.
+//! The language of the config tables: definitions, checks, values as clients see them.
 
 /// Type numbers of DescribeConfigs (KIP-226).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ impl ConfigType {
 pub(crate) enum Source {
     /// Set on the topic.
     Topic,
+    /// Set on the group.
+    Group,
     /// Set on this broker while it ran.
     Broker,
     /// Set on all brokers while they ran.
@@ -51,6 +53,7 @@ impl Source {
     pub(crate) fn code(self) -> i8 {
         match self {
             Self::Topic => 1,
+            Self::Group => 8,
             Self::Broker => 2,
             Self::Cluster => 3,
             Self::Static => 4,
@@ -85,6 +88,16 @@ pub(crate) struct Definition {
     pub(crate) check: Check,
     /// What it does here.
     pub(crate) documentation: &'static str,
+}
+
+/// A config that takes its default and nothing else, because of `why`.
+pub(crate) const fn only(
+    name: &'static str,
+    kind: ConfigType,
+    default: &'static str,
+    why: &'static str,
+) -> Definition {
+    Definition { name, kind, default, check: Check::Only(why), documentation: why }
 }
 
 impl Definition {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
+use crate::group::GroupCoordinator;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::telemetry::Throttle;
 
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) is_leaving: watch::Sender<bool>,
     /// For what is said of clients that send nonsense.
     pub(crate) nonsense: Throttle,
+    /// The consumer groups it coordinates.
+    pub(crate) groups: GroupCoordinator,
     /// Producer ids that are this broker's to give out.
     pub(crate) producer_ids: ProducerIdBlock,
 }

@@ -21,19 +21,12 @@ pub(crate) struct Listed {
 
 /// The brokers that this client is told of, by node id.
 pub(crate) fn listed(state: &State, session: &Session) -> Vec<Listed> {
-    serving(state).map(|(node, broker)| list(node, broker, session)).collect()
+    state.serving_brokers().map(|(node, broker)| list(node, broker, session)).collect()
 }
 
 /// One broker, whether it is about to leave or not.
 pub(crate) fn find(state: &State, session: &Session, node: NodeId) -> Option<Listed> {
     state.brokers().get(&node).map(|broker| list(node, broker, session))
-}
-
-/// The brokers that clients may be sent to.
-pub(crate) fn serving(state: &State) -> impl Iterator<Item = (NodeId, &Broker)> {
-    let all_leave = state.brokers().values().all(|broker| broker.is_draining);
-    let brokers = state.brokers().iter().map(|(node, broker)| (*node, broker));
-    brokers.filter(move |(_, broker)| all_leave || !broker.is_draining)
 }
 
 fn list(node: NodeId, broker: &Broker, session: &Session) -> Listed {

@@ -12,9 +12,15 @@ use odradek_protocol::response::{Response, unsupported_api_versions};
 use crate::context::Context;
 use crate::handlers::produce::Begun;
 use crate::handlers::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
-    describe_configs, fetch, find_coordinator, incremental_alter_configs, init_producer_id,
-    list_offsets, metadata, offset_commit, offset_fetch, offset_for_leader_epoch, produce,
+    alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe,
+    consumer_group_heartbeat, create_acls, create_partitions, create_topics, delete_acls,
+    delete_groups, delete_records, delete_topics, describe_acls, describe_client_quotas,
+    describe_cluster, describe_configs, describe_groups, describe_log_dirs,
+    describe_topic_partitions, describe_user_scram_credentials, elect_leaders, fetch,
+    find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+    leave_group, list_config_resources, list_groups, list_offsets, list_partition_reassignments,
+    metadata, offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    sync_group,
 };
 use crate::session::Session;
 
@@ -75,51 +81,64 @@ pub(crate) async fn finish(
     }
 }
 
-/// Executes a request; `None` for those that are not executed here.
-async fn handle(c: &Context, s: &Session, version: i16, request: Request) -> Option<Response> {
-    Some(match request {
-        Request::Produce(_) | Request::UnsupportedApiVersions => return None,
-        Request::ApiVersions(it) => Response::ApiVersions(api_versions::handle(c, s, version, it)),
-        Request::Fetch(it) => Response::Fetch(fetch::handle(c, s, version, it).await),
-        Request::ListOffsets(it) => {
-            Response::ListOffsets(list_offsets::handle(c, s, version, it).await)
+/// Declares which handler executes which request; Produce has [`begin`].
+macro_rules! handlers {
+    ($($name:ident => $handler:ident),+ $(,)?) => {
+        /// Executes a request; `None` for those that are not executed here.
+        async fn handle(
+            context: &Context,
+            session: &Session,
+            version: i16,
+            request: Request,
+        ) -> Option<Response> {
+            match request {
+                Request::Produce(_) | Request::UnsupportedApiVersions => None,
+                $(Request::$name(request) => {
+                    let response = $handler::handle(context, session, version, request).await;
+                    Some(Response::$name(response))
+                })+
+            }
         }
-        Request::Metadata(it) => Response::Metadata(metadata::handle(c, s, version, it).await),
-        Request::OffsetCommit(it) => {
-            Response::OffsetCommit(offset_commit::handle(c, s, version, it).await)
-        }
-        Request::OffsetFetch(it) => {
-            Response::OffsetFetch(offset_fetch::handle(c, s, version, it).await)
-        }
-        Request::FindCoordinator(it) => {
-            Response::FindCoordinator(find_coordinator::handle(c, s, version, it).await)
-        }
-        Request::CreateTopics(it) => {
-            Response::CreateTopics(create_topics::handle(c, s, version, it).await)
-        }
-        Request::DeleteTopics(it) => {
-            Response::DeleteTopics(delete_topics::handle(c, s, version, it).await)
-        }
-        Request::InitProducerId(it) => {
-            Response::InitProducerId(init_producer_id::handle(c, s, version, it).await)
-        }
-        Request::OffsetForLeaderEpoch(it) => {
-            Response::OffsetForLeaderEpoch(offset_for_leader_epoch::handle(c, s, version, it).await)
-        }
-        Request::DescribeConfigs(it) => {
-            Response::DescribeConfigs(describe_configs::handle(c, s, version, it).await)
-        }
-        Request::AlterConfigs(it) => {
-            Response::AlterConfigs(alter_configs::handle(c, s, version, it).await)
-        }
-        Request::CreatePartitions(it) => {
-            Response::CreatePartitions(create_partitions::handle(c, s, version, it).await)
-        }
-        Request::IncrementalAlterConfigs(it) => Response::IncrementalAlterConfigs(
-            incremental_alter_configs::handle(c, s, version, it).await,
-        ),
-        Request::DescribeCluster(it) => {
-            Response::DescribeCluster(describe_cluster::handle(c, s, version, it).await)
-        }
-    })
+    };
+}
+
+handlers! {
+    Fetch => fetch,
+    ListOffsets => list_offsets,
+    Metadata => metadata,
+    OffsetCommit => offset_commit,
+    OffsetFetch => offset_fetch,
+    FindCoordinator => find_coordinator,
+    JoinGroup => join_group,
+    Heartbeat => heartbeat,
+    LeaveGroup => leave_group,
+    SyncGroup => sync_group,
+    DescribeGroups => describe_groups,
+    ListGroups => list_groups,
+    ApiVersions => api_versions,
+    CreateTopics => create_topics,
+    DeleteTopics => delete_topics,
+    DeleteRecords => delete_records,
+    InitProducerId => init_producer_id,
+    OffsetForLeaderEpoch => offset_for_leader_epoch,
+    DescribeAcls => describe_acls,
+    CreateAcls => create_acls,
+    DeleteAcls => delete_acls,
+    DescribeConfigs => describe_configs,
+    AlterConfigs => alter_configs,
+    DescribeLogDirs => describe_log_dirs,
+    CreatePartitions => create_partitions,
+    DeleteGroups => delete_groups,
+    ElectLeaders => elect_leaders,
+    IncrementalAlterConfigs => incremental_alter_configs,
+    AlterPartitionReassignments => alter_partition_reassignments,
+    ListPartitionReassignments => list_partition_reassignments,
+    OffsetDelete => offset_delete,
+    DescribeClientQuotas => describe_client_quotas,
+    DescribeUserScramCredentials => describe_user_scram_credentials,
+    DescribeCluster => describe_cluster,
+    ConsumerGroupHeartbeat => consumer_group_heartbeat,
+    ConsumerGroupDescribe => consumer_group_describe,
+    ListConfigResources => list_config_resources,
+    DescribeTopicPartitions => describe_topic_partitions,
 }

@@ -10,6 +10,8 @@ use odradek_storage::machine::ProposeError;
 use odradek_storage::reader::FetchError;
 use odradek_storage::writer::AppendError;
 
+use crate::group::GroupError;
+
 /// The code for a command that the state turned away.
 pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
     match rejection {
@@ -28,6 +30,17 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
         Rejection::BrokerFenced(_) => ResponseError::KafkaStorageError,
         // Too old to tell whether it was applied.
         Rejection::StaleCommand(_) => ResponseError::RequestTimedOut,
+        Rejection::NotCoordinator(_) | Rejection::GroupMoved { .. } => {
+            ResponseError::NotCoordinator
+        }
+        Rejection::UnknownGroup => ResponseError::GroupIdNotFound,
+        Rejection::UnknownMember => ResponseError::UnknownMemberId,
+        Rejection::IllegalGeneration { .. } => ResponseError::IllegalGeneration,
+        Rejection::StaleMemberEpoch { .. } => ResponseError::StaleMemberEpoch,
+        Rejection::FencedInstance => ResponseError::FencedInstanceId,
+        Rejection::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        Rejection::GroupNotEmpty => ResponseError::NonEmptyGroup,
+        Rejection::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         // Nothing that a client can bring about.
         Rejection::BrokerAlive(_) | Rejection::LevelNotRising { .. } | Rejection::Malformed(_) => {
             ResponseError::UnknownServerError
@@ -56,13 +69,43 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
     }
 }
 
-/// The code for positions of consumers that could not be committed: all of them make a client look
-/// for its coordinator again, and try again.
-pub(crate) fn of_commit(error: &ProposeError) -> ResponseError {
+/// The code for records that could not be deleted: all of them make an admin client look where the
+/// partition is now, and try again.
+pub(crate) fn of_deletion(error: &ProposeError) -> ResponseError {
     match error {
-        ProposeError::NotAppended(_) => ResponseError::CoordinatorNotAvailable,
+        ProposeError::NotAppended(_) => ResponseError::KafkaStorageError,
         ProposeError::Unknown => ResponseError::RequestTimedOut,
-        ProposeError::Stopped => ResponseError::NotCoordinator,
+        ProposeError::Stopped => ResponseError::NotLeaderOrFollower,
+    }
+}
+
+/// The code for what a group does not do. Where the outcome is not known, or nobody can act now, it
+/// makes a client look for the coordinator again, and try again.
+pub(crate) fn of_group(error: &GroupError) -> ResponseError {
+    match error {
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::NotCoordinator => ResponseError::NotCoordinator,
+        GroupError::NotAvailable | GroupError::Unknown => ResponseError::CoordinatorNotAvailable,
+        GroupError::UnknownGroup(_) => ResponseError::GroupIdNotFound,
+        GroupError::UnknownMember => ResponseError::UnknownMemberId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::FencedInstance => ResponseError::FencedInstanceId,
+        GroupError::MemberIdRequired(_) => ResponseError::MemberIdRequired,
+        GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
+        GroupError::GroupNotEmpty => ResponseError::NonEmptyGroup,
+        GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::FencedMemberEpoch(_) => ResponseError::FencedMemberEpoch,
+        GroupError::StaleMemberEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnreleasedInstance(_) => ResponseError::UnreleasedInstanceId,
+        GroupError::UnsupportedAssignor(_) => ResponseError::UnsupportedAssignor,
+        GroupError::InvalidRegex(_) => ResponseError::InvalidRegularExpression,
+        GroupError::InvalidRequest(_) => ResponseError::InvalidRequest,
+        // As Kafka, where a group is larger than a record may be; not retriable.
+        GroupError::TooLarge(_) => ResponseError::UnknownServerError,
+        GroupError::Rejected(rejection) => of_rejection(rejection),
     }
 }
 
@@ -89,5 +132,34 @@ pub(crate) fn of_batch(error: &BatchError) -> ResponseError {
         | BatchError::Count { .. }
         | BatchError::Control
         | BatchError::Producer { .. } => ResponseError::InvalidRecord,
+    }
+}
+
+impl From<Rejection> for GroupError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            // Both: somebody else looks after the group, or did so meanwhile.
+            Rejection::NotCoordinator(_) | Rejection::GroupMoved { .. } => Self::NotCoordinator,
+            Rejection::BrokerFenced(_) => Self::NotAvailable,
+            Rejection::StaleCommand(_) => Self::Unknown,
+            Rejection::UnknownGroup => Self::UnknownGroup(String::new()),
+            Rejection::UnknownMember => Self::UnknownMember,
+            Rejection::IllegalGeneration { .. } => Self::IllegalGeneration,
+            Rejection::StaleMemberEpoch { .. } => Self::StaleMemberEpoch,
+            Rejection::FencedInstance => Self::FencedInstance,
+            Rejection::RebalanceInProgress => Self::RebalanceInProgress,
+            Rejection::GroupNotEmpty => Self::GroupNotEmpty,
+            other => Self::Rejected(other),
+        }
+    }
+}
+
+impl From<ProposeError> for GroupError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotAppended(_) => Self::NotAvailable,
+            ProposeError::Unknown => Self::Unknown,
+            ProposeError::Stopped => Self::NotCoordinator,
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! Who leads: which broker Metadata names for a partition, and who coordinates a group.
+//! Who leads: which broker Metadata names for a partition, and as controller.
 //!
 //! Any broker serves any partition; the "leader" is a hint that keeps a partition's batches and
 //! blocks together. It is chosen by rendezvous hashing: every broker gives the same answer, and
 //! when a broker comes or goes only its own share moves.
 
-use odradek_protocol::id::{NodeId, TopicPartition};
-use odradek_storage::state::State;
+use odradek_protocol::id::{NodeId, PartitionIndex, TopicPartition};
+use odradek_protocol::messages::BrokerId;
+use odradek_storage::state::topics::Topic;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::directory::{self, Listed};
+use crate::directory::Listed;
 
 /// The brokers for a partition, best first: those in `zone` before all others. As many as the
 /// replication factor asks for, and there are.
@@ -30,6 +31,19 @@ pub(crate) fn replicas(
     ranked.into_iter().take(wanted).map(|(_, node)| node).collect()
 }
 
+/// The same for a partition of this topic, as messages have it: what a client in `zone` is told
+/// about who leads and who follows, whichever way it asks.
+pub(crate) fn named(
+    brokers: &[Listed],
+    topic: &Topic,
+    partition: PartitionIndex,
+    zone: Option<&str>,
+) -> Vec<BrokerId> {
+    let partition = TopicPartition { topic: topic.id, partition };
+    let replicas = replicas(brokers, partition, zone, topic.replication_factor);
+    replicas.into_iter().map(|node| BrokerId(node.0)).collect()
+}
+
 /// The broker in a client's zone that it should read this partition from, if this one is in another
 /// (KIP-392).
 pub(crate) fn nearer(
@@ -44,12 +58,6 @@ pub(crate) fn nearer(
     };
     let best = replicas(brokers, partition, Some(zone), 1).first().copied()?;
     (is_near(best) && !is_near(this)).then_some(best)
-}
-
-/// The broker that coordinates a group: the same whoever asks, whatever the zone.
-pub(crate) fn coordinator(state: &State, group: &str) -> Option<NodeId> {
-    let nodes = directory::serving(state).map(|(node, _)| node);
-    nodes.max_by_key(|node| (weight(group.as_bytes(), *node), *node))
 }
 
 /// The broker that is named as controller: the one that is asked, as long as it is named at all.
@@ -72,7 +80,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::directory::tests::state_of;
+    use crate::directory::{self, tests::state_of};
     use crate::session::Session;
 
     /// Brokers 1 to `count`, in zones a, b and c by turns.

@@ -8,17 +8,27 @@ use odradek_storage::state::State;
 use crate::broker_configs::BROKER_CONFIGS;
 use crate::configs::{Definition, validate};
 use crate::context::Context;
+use crate::group_configs::GROUP_CONFIGS;
 use crate::topic_configs::TOPIC_CONFIGS;
 use crate::topics::{Refusal, look_twice, propose};
 
 /// Resource type of topics (KIP-133).
-const TOPIC: i8 = 2;
+pub(crate) const TOPIC: i8 = 2;
 
 /// Resource type of brokers; an empty name means all of them.
-const BROKER: i8 = 4;
+pub(crate) const BROKER: i8 = 4;
 
-/// A resource that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Resource type of the loggers of a broker (KIP-412).
+pub(crate) const BROKER_LOGGER: i8 = 8;
+
+/// Resource type of subscriptions to the metrics of clients (KIP-714).
+pub(crate) const CLIENT_METRICS: i8 = 16;
+
+/// Resource type of groups (KIP-848).
+pub(crate) const GROUP: i8 = 32;
+
+/// A resource that exists, or needs not to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     /// A topic.
     Topic(TopicId),
@@ -26,14 +36,20 @@ pub(crate) enum Resource {
     Broker(NodeId),
     /// All brokers.
     Cluster,
+    /// A group, whether there is one of that name or not.
+    Group(String),
+    /// A subscription to the metrics of clients. There can be none yet.
+    ClientMetrics(String),
 }
 
 impl Resource {
     /// The configs it can have.
-    pub(crate) fn table(self) -> &'static [Definition] {
+    pub(crate) fn table(&self) -> &'static [Definition] {
         match self {
             Self::Topic(_) => TOPIC_CONFIGS,
             Self::Broker(_) | Self::Cluster => BROKER_CONFIGS,
+            Self::Group(_) => GROUP_CONFIGS,
+            Self::ClientMetrics(_) => &[],
         }
     }
 
@@ -42,6 +58,8 @@ impl Resource {
             Self::Topic(topic) => ConfigResource::Topic(topic),
             Self::Broker(node) => ConfigResource::Broker(node),
             Self::Cluster => ConfigResource::Cluster,
+            Self::Group(name) => ConfigResource::Group(name),
+            Self::ClientMetrics(name) => ConfigResource::ClientMetrics(name),
         }
     }
 }
@@ -65,6 +83,16 @@ pub(crate) async fn resolve(context: &Context, kind: i8, name: &str) -> Result<R
             Box::new(move |state| {
                 state.brokers().contains_key(&node).then_some(Resource::Broker(node))
             })
+        }
+        GROUP | CLIENT_METRICS if name.is_empty() => {
+            let message = "a group, or a subscription to metrics of clients, needs a name";
+            return Err(Refusal::new(ResponseError::InvalidRequest, message));
+        }
+        GROUP => return Ok(Resource::Group(name.to_owned())),
+        CLIENT_METRICS => return Ok(Resource::ClientMetrics(name.to_owned())),
+        BROKER_LOGGER => {
+            let message = "what a broker logs is said when it is started, and can't be altered";
+            return Err(Refusal::new(ResponseError::InvalidRequest, message));
         }
         _ => {
             let message = format!("resources of type {kind} have no configs here");
@@ -93,6 +121,10 @@ pub(crate) async fn alter(
     changes: Vec<ConfigChange>,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    if let Resource::ClientMetrics(_) = resource {
+        let message = "metrics of clients (KIP-714) are not collected by this release yet";
+        return Err(Refusal::new(ResponseError::InvalidConfig, message));
+    }
     for (at, change) in changes.iter().enumerate() {
         if changes[..at].iter().any(|other| other.name == change.name) {
             let message = format!("{} stands in the request twice", change.name);
@@ -100,10 +132,8 @@ pub(crate) async fn alter(
         }
         let checked = match &change.operation {
             ConfigOperation::Set(value) => validate(resource.table(), &change.name, Some(value)),
-            // A config that is not known can't have been set.
-            ConfigOperation::Delete => crate::configs::find(resource.table(), &change.name)
-                .map(|_| ())
-                .ok_or_else(|| format!("{} is not a config of this resource", change.name)),
+            // What is not known can't have been set; tools that clean up delete it all the same.
+            ConfigOperation::Delete => Ok(()),
         };
         checked.map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
     }
@@ -115,11 +145,13 @@ pub(crate) async fn alter(
 }
 
 /// The value that a config of a resource has now.
-pub(crate) fn current(context: &Context, resource: Resource, name: &str) -> Option<String> {
+pub(crate) fn current(context: &Context, resource: &Resource, name: &str) -> Option<String> {
     let set = context.machine().read(|state| match resource {
-        Resource::Topic(topic) => state.topic(topic)?.configs.get(name).cloned(),
-        Resource::Broker(node) => state.configs().broker(node)?.get(name).cloned(),
+        Resource::Topic(topic) => state.topic(*topic)?.configs.get(name).cloned(),
+        Resource::Broker(node) => state.configs().broker(*node)?.get(name).cloned(),
         Resource::Cluster => state.configs().cluster().get(name).cloned(),
+        Resource::Group(group) => state.configs().groups().get(group)?.get(name).cloned(),
+        Resource::ClientMetrics(_) => None,
     });
     let default = || Some(crate::configs::find(resource.table(), name)?.default.to_owned());
     set.or_else(default)

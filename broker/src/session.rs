@@ -24,6 +24,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Where the client comes from, as Kafka writes it in descriptions of groups.
+    pub(crate) fn client_host(&self) -> String {
+        format!("/{}", self.peer.ip())
+    }
+
     /// The session of a request with this client id.
     pub(crate) fn new(peer: SocketAddr, client_id: &str, listener_zone: Option<String>) -> Self {
         let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';

@@ -33,6 +33,7 @@ pub(crate) async fn watch(context: Arc<Context>, gate: Gate) {
         let seconds = gap.as_secs();
         tracing::warn!(seconds, "this process was asleep: dropping all connections");
         gate.shut();
+        context.groups.forget();
         context.engine.wake().await;
         gate.open();
         looked = context.clock.uptime();

@@ -1,12 +1,13 @@
 //! The table of topic configs, after Kafka 4.
 //!
-//! What is accepted is honoured; what can't be honoured is refused with a sentence. Configs that
-//! only tune how Kafka lays out its local files, and those of features that are still to come, take
-//! their default and nothing else, so that tools which send defaults work and nobody is deceived.
+//! What is accepted is honoured; what can't be honoured is refused with a sentence. Configs of
+//! features that are still to come take their default and nothing else, so that tools which send
+//! defaults work and nobody is deceived. Configs that only lay out Kafka's local files take what
+//! Kafka takes: nothing that a client can see would follow from them.
 
 use std::collections::BTreeMap;
 
-use crate::configs::{Check, ConfigType, Definition};
+use crate::configs::{Check, ConfigType, Definition, only};
 
 const FILES: &str = "records are in an object store, and no local files follow it";
 const RETENTION: &str = "records are kept until their topic is deleted; retention comes later";
@@ -14,13 +15,16 @@ const COMPACTION: &str = "log compaction comes later";
 const TIERED: &str = "all records are in the object store already";
 const REPLICATION: &str = "the object store replicates; brokers do not";
 
-const fn only(
+/// A config that lays out Kafka's local files. It takes what Kafka takes, because programs set it
+/// as a matter of course; there are no such files, and nothing that a client can see follows from
+/// it.
+const fn of_files(
     name: &'static str,
     kind: ConfigType,
     default: &'static str,
-    why: &'static str,
+    (least, most): (i64, i64),
 ) -> Definition {
-    Definition { name, kind, default, check: Check::Only(why), documentation: why }
+    Definition { name, kind, default, check: Check::Integer(least, most), documentation: FILES }
 }
 
 /// Every topic config.
@@ -28,14 +32,20 @@ pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
     only("cleanup.policy", ConfigType::List, "delete", COMPACTION),
     only("compression.gzip.level", ConfigType::Int, "-1", "batches are kept as they come"),
     only("compression.lz4.level", ConfigType::Int, "9", "batches are kept as they come"),
-    only("compression.type", ConfigType::Text, "producer", "batches are kept as they come"),
+    Definition {
+        name: "compression.type",
+        kind: ConfigType::Text,
+        default: "producer",
+        check: Check::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        documentation: "What producers are asked to use: batches are kept and sent as they come.",
+    },
     only("compression.zstd.level", ConfigType::Int, "3", "batches are kept as they come"),
     only("delete.retention.ms", ConfigType::Long, "86400000", COMPACTION),
-    only("file.delete.delay.ms", ConfigType::Long, "60000", FILES),
-    only("flush.messages", ConfigType::Long, "9223372036854775807", FILES),
-    only("flush.ms", ConfigType::Long, "9223372036854775807", FILES),
+    of_files("file.delete.delay.ms", ConfigType::Long, "60000", (0, i64::MAX)),
+    of_files("flush.messages", ConfigType::Long, "9223372036854775807", (1, i64::MAX)),
+    of_files("flush.ms", ConfigType::Long, "9223372036854775807", (0, i64::MAX)),
     only("follower.replication.throttled.replicas", ConfigType::List, "", REPLICATION),
-    only("index.interval.bytes", ConfigType::Int, "4096", FILES),
+    of_files("index.interval.bytes", ConfigType::Int, "4096", (0, 2_147_483_647)),
     only("leader.replication.throttled.replicas", ConfigType::List, "", REPLICATION),
     only("local.retention.bytes", ConfigType::Long, "-2", TIERED),
     only("local.retention.ms", ConfigType::Long, "-2", TIERED),
@@ -83,10 +93,10 @@ pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
     only("remote.storage.enable", ConfigType::Boolean, "false", TIERED),
     only("retention.bytes", ConfigType::Long, "-1", RETENTION),
     only("retention.ms", ConfigType::Long, "-1", RETENTION),
-    only("segment.bytes", ConfigType::Int, "1073741824", FILES),
-    only("segment.index.bytes", ConfigType::Int, "10485760", FILES),
-    only("segment.jitter.ms", ConfigType::Long, "0", FILES),
-    only("segment.ms", ConfigType::Long, "604800000", FILES),
+    of_files("segment.bytes", ConfigType::Int, "1073741824", (1, 2_147_483_647)),
+    of_files("segment.index.bytes", ConfigType::Int, "10485760", (4, 2_147_483_647)),
+    of_files("segment.jitter.ms", ConfigType::Long, "0", (0, i64::MAX)),
+    of_files("segment.ms", ConfigType::Long, "604800000", (1, i64::MAX)),
     only("unclean.leader.election.enable", ConfigType::Boolean, "false", REPLICATION),
 ];
 
@@ -138,7 +148,8 @@ mod tests {
         let refused = |name, value| validate(TOPIC_CONFIGS, name, Some(value)).unwrap_err();
         assert!(refused("retention.ms", "1000").contains("retention comes later"));
         assert!(refused("cleanup.policy", "compact").contains("compaction comes later"));
-        assert!(refused("segment.bytes", "1").contains("object store"));
+        assert!(refused("local.retention.ms", "1").contains("object store"));
+        assert_eq!(validate(TOPIC_CONFIGS, "segment.bytes", Some("1048576")), Ok(()));
         assert!(refused("max.message.bytes", "-1").contains("whole number"));
         assert!(refused("message.timestamp.type", "Sometimes").contains("LogAppendTime"));
         assert!(refused("no.such.config", "1").contains("not a config"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use odradek_protocol::ResponseError;
-use odradek_protocol::id::TopicId;
+use odradek_protocol::id::{PartitionIndex, TopicId};
 use odradek_storage::command::{Command, Outcome};
 use odradek_storage::machine::{Machine, Unreachable};
 use odradek_storage::state::State;
@@ -69,6 +69,21 @@ pub(crate) async fn look_twice<T>(
     }
     machine.barrier().await?;
     Ok(machine.read(&look))
+}
+
+/// Follows the log to its tail unless all that a request names is there already. What is not there
+/// then does not exist.
+pub(crate) async fn catch_up_unless(
+    machine: &Machine,
+    is_all_there: impl Fn(&State) -> bool,
+) -> Result<(), Unreachable> {
+    look_twice(machine, |state| is_all_there(state).then_some(())).await.map(|_| ())
+}
+
+/// Whether a topic of this name has this partition.
+pub(crate) fn has_partition(state: &State, topic: &str, partition: PartitionIndex) -> bool {
+    let partitions = state.topic_by_name(topic).map_or(0, |topic| topic.partitions.len());
+    usize::try_from(partition).is_ok_and(|index| index < partitions)
 }
 
 /// Checks what can be checked before the log decides.

@@ -48,6 +48,8 @@ enum Kind {
     Array(&'static Shape),
     /// A struct in place.
     Struct(&'static Shape),
+    /// A struct behind a byte that says 1, or none behind any other, as the decoder has it.
+    Option(&'static Shape),
 }
 
 /// Checks the body of a request.
@@ -107,6 +109,11 @@ impl Walk<'_> {
                 (0..count).try_for_each(|_| self.shape_of_element(shape))
             }
             Kind::Struct(shape) => self.shape(shape),
+            Kind::Option(shape) => match self.rest.try_get_i8() {
+                Ok(1) => self.shape(shape),
+                Ok(_) => Ok(()),
+                Err(_) => Err(DecodeError::Truncated),
+            },
         }
     }
 

@@ -13,7 +13,12 @@ use uuid::Uuid;
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
+mod address;
 pub mod codec;
+pub mod groups;
+
+pub use address::{BrokerAddress, Endpoint};
+pub use groups::{CommittedOffset, Committer, GroupChange};
 
 /// One life of one broker process: drawn at random at start and again after every long stall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,56 +172,50 @@ pub enum Command {
         /// How many.
         count: u32,
     },
-    /// Stores consumer positions of a group without members (KIP-211's "simple" consumers).
+    /// Stores positions of consumers.
     CommitOffsets {
         /// The group.
         group: String,
+        /// The entry in which the serving brokers last changed, as the group's coordinator knew it
+        /// when it took the positions: if they have changed since, another may have taken newer
+        /// ones, and these are too late.
+        office: Lsn,
+        /// The member that commits; none for consumers that assign their partitions themselves,
+        /// which is only taken of groups without members.
+        committer: Option<Committer>,
+        /// How long the positions are kept, in milliseconds, if not as long as all others.
+        retention_ms: Option<i64>,
         /// The positions.
         offsets: Vec<CommittedOffset>,
     },
+    /// Changes a group, if it is as its coordinator saw it.
+    ChangeGroup {
+        /// The group.
+        group: String,
+        /// The entry in which the serving brokers last changed, as its coordinator knew it: a
+        /// change that rests on what was seen in an office that was lost, and perhaps regained,
+        /// comes too late.
+        office: Lsn,
+        /// The revision it had; 0 if there was no such group.
+        revision: u64,
+        /// The change.
+        change: GroupChange,
+    },
+    /// Moves the log start offset of a partition forward: what lies below is gone.
+    DeleteRecords {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset of the oldest record that stays; none for the high watermark.
+        before: Option<Offset>,
+    },
 }
 
-/// Where a broker is, as it tells the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BrokerAddress {
-    /// Where clients reach it.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-    /// Its availability zone, if it has one.
-    pub zone: Option<String>,
-    /// Where other brokers reach it, if not where clients do.
-    pub peer: Option<Endpoint>,
-    /// Where clients reach it through the listener for a zone, by zone.
-    pub zone_listeners: BTreeMap<String, Endpoint>,
-}
-
-impl BrokerAddress {
-    /// Where clients reach it.
-    pub fn endpoint(&self) -> Endpoint {
-        Endpoint { host: self.host.clone(), port: self.port }
-    }
-
-    /// Where other brokers reach it.
-    pub fn peer_endpoint(&self) -> Endpoint {
-        self.peer.clone().unwrap_or_else(|| self.endpoint())
-    }
-}
-
-/// A host and a port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its name or address.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
+impl Command {
+    /// The office that its proposer held, if it is one of a group's coordinator.
+    pub(crate) fn office(&self) -> Option<Lsn> {
+        match self {
+            Self::CommitOffsets { office, .. } | Self::ChangeGroup { office, .. } => Some(*office),
+            _ => None,
         }
     }
 }
@@ -230,6 +229,10 @@ pub enum ConfigResource {
     Broker(NodeId),
     /// All brokers: the cluster-wide default.
     Cluster,
+    /// A group, whether there is one of that name or not (KIP-848).
+    Group(String),
+    /// A subscription to the metrics of clients (KIP-714).
+    ClientMetrics(String),
 }
 
 /// One change to one config (KIP-339).
@@ -287,19 +290,6 @@ pub struct BatchProducer {
     pub base_sequence: i32,
 }
 
-/// A consumer's position in one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommittedOffset {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The next record to read.
-    pub offset: Offset,
-    /// Leader epoch of the last record read, -1 if unknown (KIP-320).
-    pub leader_epoch: i32,
-    /// Whatever the client wants back.
-    pub metadata: String,
-}
-
 /// What applying a command did. The same on every broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -316,6 +306,10 @@ pub enum Outcome {
         /// How many.
         count: u32,
     },
+    /// The group is changed, and has this revision now; 0 if it is gone, or never had members.
+    GroupChanged(u64),
+    /// The partition begins here now.
+    RecordsDeleted(Offset),
     /// Nothing was changed, and why.
     Rejected(Rejection),
     /// The command had been applied before; the first outcome counts.
@@ -420,6 +414,58 @@ pub enum Rejection {
         current: u32,
         /// The level asked for.
         asked: u32,
+    },
+    /// Another broker coordinates the group.
+    #[error("broker {0} does not coordinate the group")]
+    NotCoordinator(Incarnation),
+    /// The group is not as the proposer saw it.
+    #[error("the group has revision {found}, {expected} was expected")]
+    GroupMoved {
+        /// The revision it has.
+        found: u64,
+        /// The revision that the command rests on.
+        expected: u64,
+    },
+    /// No such group.
+    #[error("there is no such group")]
+    UnknownGroup,
+    /// The group has no such member.
+    #[error("the group has no such member")]
+    UnknownMember,
+    /// The member's generation is not the group's.
+    #[error("generation {found} where {current} lives")]
+    IllegalGeneration {
+        /// The member's.
+        found: i32,
+        /// The group's.
+        current: i32,
+    },
+    /// The member's epoch is not the one it has.
+    #[error("member epoch {found} where it has {current}")]
+    StaleMemberEpoch {
+        /// What it said.
+        found: i32,
+        /// What it has.
+        current: i32,
+    },
+    /// Another member took the place of the static member.
+    #[error("the instance id belongs to another member")]
+    FencedInstance,
+    /// The generation has no assignments yet.
+    #[error("the group is rebalancing")]
+    RebalanceInProgress,
+    /// The group has members.
+    #[error("the group has members")]
+    GroupNotEmpty,
+    /// No such offset in the partition.
+    #[error("offset {offset} is not from {first} to {last}")]
+    OffsetOutOfRange {
+        /// What was asked for.
+        offset: Offset,
+        /// The least there is.
+        first: Offset,
+        /// The high watermark.
+        last: Offset,
     },
     /// No sense in it.
     #[error("malformed command: {0}")]

@@ -17,10 +17,13 @@ use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
+use crate::command::groups::{
+    Assignment, ClassicMember, ConsumerChange, Current, MemberChange, MemberState, Subscription,
+};
 use crate::command::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Outcome,
-    Proposal, Run,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, Committer,
+    ConfigChange, ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, GroupChange,
+    Incarnation, Outcome, Proposal, Run,
 };
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SealedSegment, SegmentBuilder};
@@ -144,6 +147,9 @@ fn level_1_commands() -> Vec<(Incarnation, Command)> {
             OTHER,
             Command::CommitOffsets {
                 group: "billing".to_owned(),
+                office: Lsn::ZERO,
+                committer: None,
+                retention_ms: None,
                 offsets: vec![
                     position(partition(ORDERS, 0), 4, "here"),
                     position(partition(ORDERS, 1), 0, ""),
@@ -157,14 +163,167 @@ fn level_1_commands() -> Vec<(Incarnation, Command)> {
         (BROKER, create(TopicId(Uuid::from_u128(9)), "short-lived", 1)),
         (BROKER, Command::DeleteTopic { topic: TopicId(Uuid::from_u128(9)) }),
         (BROKER, Command::RaiseLevel { level: 1 }),
+        (BROKER, alter(ConfigResource::Group("orders".to_owned()), false, "session.timeout.ms")),
+        (BROKER, alter(ConfigResource::ClientMetrics("all".to_owned()), false, "metrics")),
+        (BROKER, delete_records(partition(ORDERS, 0), Some(Offset(4)))),
+        (BROKER, delete_records(partition(AUDIT, 0), None)),
+    ]
+}
+
+fn delete_records(partition: TopicPartition, before: Option<Offset>) -> Command {
+    Command::DeleteRecords { partition, before }
+}
+
+/// Every change of a group of feature level 1. The groups are coordinated by the broker that is
+/// left: in the state each of them is at the revision that the command names.
+fn level_1_changes() -> Vec<(Incarnation, Command)> {
+    let change = |group: &str, revision, change| {
+        (
+            BROKER,
+            Command::ChangeGroup { group: group.to_owned(), office: Lsn::ZERO, revision, change },
+        )
+    };
+    let put = |id: &str, instance_id: Option<&str>| MemberChange::Put {
+        id: id.to_owned(),
+        member: classic_member(instance_id),
+    };
+    let remove = |id: &str| MemberChange::Remove { id: id.to_owned() };
+    let begin = |leader: &str, with_staged, members| GroupChange::BeginGeneration {
+        protocol_type: "consumer".to_owned(),
+        protocol: Some("range".to_owned()),
+        leader: Some(leader.to_owned()),
+        with_staged,
+        members,
+    };
+    let stage = |is_first, members| GroupChange::StageMembers { is_first, members };
+    let expired_ms = Some(1_800_000_000_000);
+    let commit = |member: &str, retention_ms| {
+        let committer = Committer {
+            member: member.to_owned(),
+            instance_id: Some("one".to_owned()),
+            generation: 1,
+        };
+        let offsets = vec![position(partition(ORDERS, 1), 1, "there")];
+        let (group, committer) = ("classic".to_owned(), Some(committer));
+        let office = Lsn::ZERO;
+        (BROKER, Command::CommitOffsets { group, office, committer, retention_ms, offsets })
+    };
+    let drop_offsets = |partition, expired_ms| GroupChange::DeleteOffsets {
+        partitions: vec![partition],
+        expired_ms,
+    };
+    vec![
+        change("classic", 0, stage(true, vec![put("m1", Some("one"))])),
+        change("classic", 1, begin("m1", true, vec![put("m2", None), remove("m0")])),
+        change("classic", 2, assign(&[("m1", "all"), ("m2", "nothing")])),
+        commit("m1", None),
+        change("classic", 3, replace("m1", "m3", Some("one"))),
+        commit("m3", Some(60_000)),
+        change("classic", 4, stage(false, vec![put("m4", None), remove("m2")])),
+        change("consumer", 0, GroupChange::ChangeConsumers(consumer_changes())),
+        change("short-lived", 0, begin("m1", false, vec![put("m1", None)])),
+        change("short-lived", 7, empty_generation("m1")),
+        change("short-lived", 8, GroupChange::DeleteGroup),
+        change("billing", 0, drop_offsets(partition(ORDERS, 1), None)),
+        change("classic", 5, drop_offsets(partition(ORDERS, 0), expired_ms)),
+    ]
+}
+
+fn classic_member(instance_id: Option<&str>) -> ClassicMember {
+    ClassicMember {
+        instance_id: instance_id.map(ToOwned::to_owned),
+        client_id: "client".to_owned(),
+        client_host: "/10.0.0.9".to_owned(),
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: 300_000,
+        metadata: Bytes::from_static(b"subscription"),
+        assignment: Bytes::new(),
+    }
+}
+
+fn assign(assignments: &[(&str, &'static str)]) -> GroupChange {
+    let assignments = assignments.iter();
+    GroupChange::AssignGeneration {
+        assignments: assignments.map(|(id, what)| ((*id).to_owned(), Bytes::from(*what))).collect(),
+        is_last: true,
+    }
+}
+
+fn replace(old: &str, new: &str, instance_id: Option<&str>) -> GroupChange {
+    let member = classic_member(instance_id);
+    GroupChange::ReplaceMember { old: old.to_owned(), new: new.to_owned(), member }
+}
+
+/// Its last member is gone.
+fn empty_generation(last: &str) -> GroupChange {
+    GroupChange::BeginGeneration {
+        protocol_type: "consumer".to_owned(),
+        protocol: None,
+        leader: None,
+        with_staged: false,
+        members: vec![MemberChange::Remove { id: last.to_owned() }],
+    }
+}
+
+fn consumer_changes() -> Vec<ConsumerChange> {
+    let assignment =
+        |topic, indexes: &[i32]| Assignment::from([(topic, indexes.iter().copied().collect())]);
+    let subscription = |instance_id: Option<&str>| Subscription {
+        instance_id: instance_id.map(ToOwned::to_owned),
+        rack_id: instance_id.map(|_| "eu-1a".to_owned()),
+        client_id: "client".to_owned(),
+        client_host: "/10.0.0.9".to_owned(),
+        rebalance_timeout_ms: 300_000,
+        topics: ["orders", "audit"].map(ToOwned::to_owned).into(),
+        regex: instance_id.map(|_| "aud.*".to_owned()),
+        assignor: instance_id.map(|_| "uniform".to_owned()),
+    };
+    let put = |id: &str, instance_id| ConsumerChange::PutMember {
+        id: id.to_owned(),
+        subscription: subscription(instance_id),
+    };
+    let current = |id: &str, state, assigned, revoking| ConsumerChange::SetCurrent {
+        id: id.to_owned(),
+        current: Current { epoch: 4, previous_epoch: -2, assigned, revoking, state },
+    };
+    let target = |id: &str, target| ConsumerChange::SetTarget { id: id.to_owned(), target };
+    let nothing = Assignment::new;
+    vec![
+        put("c1", Some("one")),
+        put("c2", None),
+        put("c3", None),
+        put("c4", None),
+        ConsumerChange::SetEpoch { epoch: 5, metadata_hash: u64::MAX - 1 },
+        target("c1", assignment(ORDERS, &[0])),
+        target("c2", assignment(ORDERS, &[1])),
+        ConsumerChange::SetTargetEpoch { epoch: 5 },
+        current(
+            "c1",
+            MemberState::UnrevokedPartitions,
+            assignment(ORDERS, &[0]),
+            assignment(ORDERS, &[1]),
+        ),
+        current("c2", MemberState::UnreleasedPartitions, nothing(), nothing()),
+        current("c3", MemberState::Stable, assignment(AUDIT, &[0, 1]), nothing()),
+        ConsumerChange::RemoveMember { id: "c4".to_owned() },
     ]
 }
 
 fn proposals() -> Vec<Proposal> {
-    let commands = (1..).zip(level_1_commands());
-    let propose = |(counter, (incarnation, command))| Proposal {
-        id: CommandId { incarnation, counter },
-        command,
+    // Each stands in an entry of its own, so that its number is the entry's.
+    let mut offices_changed = Lsn::ZERO;
+    let commands = (1..).zip(level_1_commands().into_iter().chain(level_1_changes()));
+    let propose = |(counter, (incarnation, mut command))| {
+        match &mut command {
+            Command::RegisterBroker(_) | Command::DrainBroker | Command::ExpireBroker { .. } => {
+                offices_changed = Lsn::new(counter);
+            }
+            Command::CommitOffsets { office, .. } | Command::ChangeGroup { office, .. } => {
+                *office = offices_changed;
+            }
+            _ => {}
+        }
+        Proposal { id: CommandId { incarnation, counter }, command }
     };
     commands.map(propose).collect()
 }
@@ -270,5 +429,5 @@ fn read_segment(bytes: &Bytes, built: &SealedSegment) {
 }
 
 /// The hashes by which brokers of all releases chain entries and compare states.
-const ENTRY_V1_HASH: u64 = 2_529_104_048_531_800_228;
-const SNAPSHOT_V1_DIGEST: u64 = 13_332_968_855_480_082_355;
+const ENTRY_V1_HASH: u64 = 0x47a4_4178_9f65_b9a2;
+const SNAPSHOT_V1_DIGEST: u64 = 0xa653_9457_edf3_61a5;

@@ -29,6 +29,7 @@ use crate::state::State;
 
 mod claim;
 mod driver;
+mod lease;
 mod snapshots;
 mod start;
 mod watchers;
@@ -36,6 +37,7 @@ mod watchers;
 pub use start::StartError;
 pub use watchers::Watch;
 
+use lease::Lease;
 use watchers::Watchers;
 
 /// Time between two attempts to reach the tail after the process was asleep.
@@ -113,6 +115,7 @@ struct Shared {
     filled: watch::Sender<Lsn>,
     node: watch::Sender<Option<NodeId>>,
     incarnation: AtomicU64,
+    lease: Lease,
     halt: watch::Sender<Option<HaltReason>>,
     random: Mutex<StdRng>,
     barrier_max: Duration,
@@ -121,7 +124,7 @@ struct Shared {
 
 /// What a handle asks of the driver.
 enum Request {
-    Propose(Queued),
+    Propose(Box<Queued>),
     Barrier(oneshot::Sender<()>),
     /// Proposals of another broker, to be appended along with our own.
     Help(Vec<Proposal>),
@@ -197,6 +200,7 @@ impl Machine {
             filled: watch::Sender::new(Lsn::ZERO),
             node: watch::Sender::new(None),
             incarnation: AtomicU64::new(0),
+            lease: Lease::new(&config, Arc::clone(&ports.clock)),
             halt: watch::Sender::new(None),
             state: RwLock::new(state),
             random: Mutex::new(StdRng::seed_from_u64(random.next_u64())),
@@ -259,7 +263,7 @@ impl Machine {
     /// Waits while the queue is full.
     pub async fn submit(&self, command: Command) -> Result<Proposed, ProposeError> {
         let (reply, proposed) = oneshot::channel();
-        let queued = Request::Propose(Queued { command, reply });
+        let queued = Request::Propose(Box::new(Queued { command, reply }));
         self.queue.send(queued).await.map_err(|_| ProposeError::Stopped)?;
         Ok(Proposed { reply: proposed })
     }
@@ -290,10 +294,25 @@ impl Machine {
         self.shared.node.borrow().unwrap_or(NodeId(0))
     }
 
+    /// Whether no other broker can have taken this one for dead: see [`lease`]. What a broker says
+    /// from memory, in an office that it holds in the state it knows, is true as long.
+    ///
+    /// A broker that is alone follows the log to its tail to find out whether it still is.
+    pub async fn has_lease(&self) -> bool {
+        let is_held = || self.shared.lease.is_held();
+        let is_alone = || self.read(|state| state.brokers().len() == 1);
+        is_held() || (is_alone() && self.barrier().await.is_ok() && is_held())
+    }
+
     /// An id for a new topic: a random UUID (version 4), never nil.
     pub fn new_topic_id(&self) -> TopicId {
+        TopicId(self.new_uuid())
+    }
+
+    /// A random UUID (version 4).
+    pub fn new_uuid(&self) -> Uuid {
         let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
-        TopicId(random_uuid(&mut random))
+        random_uuid(&mut random)
     }
 
     /// Resolves once the machine has stopped by itself.

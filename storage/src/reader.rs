@@ -333,3 +333,6 @@ impl Parts {
         self.done
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicPartition};
+use odradek_protocol::id::{NodeId, Offset, ProducerId};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,12 +20,12 @@ use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::{AppliedCommands, Broker, Brokers};
 use crate::state::configs::Configs;
-use crate::state::offsets::{Groups, Position};
 use crate::state::partition::{Extent, Location, Partition};
 use crate::state::producers::{Producer, SeenBatch};
 use crate::state::segments::{SegmentRefs, Segments, Unreferenced};
 use crate::state::topics::{Topic, Topics};
 
+mod groups;
 mod wire;
 
 /// The format of snapshots.
@@ -101,6 +101,7 @@ fn encode(state: &State) -> wire::Snapshot {
         log_time_ms: state.log_time_ms,
         next_producer_id: state.next_producer_id,
         last_node_id: state.brokers.last_node_id,
+        offices_changed: state.brokers.changed.get(),
         brokers: state.brokers.by_node.iter().map(broker_to_wire).collect(),
         topics: state.topics.by_id.values().map(|topic| topic_to_wire(topic, &segments)).collect(),
         segments: state.segments.referenced.iter().map(referenced_to_wire).collect(),
@@ -112,11 +113,23 @@ fn encode(state: &State) -> wire::Snapshot {
             .iter()
             .map(|(node, configs)| wire::BrokerConfigs { node: node.0, configs: configs.clone() })
             .collect(),
-        groups: state.groups.positions.iter().map(group_to_wire).collect(),
+        groups: groups::to_wire(&state.groups),
+        last_group_revision: state.groups.last_revision,
+        topics_changed: state.topics.changed.get(),
+        group_configs: named_to_wire(&state.configs.groups),
+        client_metrics_configs: named_to_wire(&state.configs.client_metrics),
         left_incarnations: state.brokers.left.iter().map(|left| left.0).collect(),
         departed: state.brokers.departed.iter().map(departed_to_wire).collect(),
         has_claimed_store: state.has_claimed_store,
     }
+}
+
+fn named_to_wire(all: &BTreeMap<String, BTreeMap<String, String>>) -> Vec<wire::NamedConfigs> {
+    let one = |(name, configs): (&String, &BTreeMap<String, String>)| wire::NamedConfigs {
+        name: name.clone(),
+        configs: configs.clone(),
+    };
+    all.iter().map(one).collect()
 }
 
 fn broker_to_wire((node, broker): (&NodeId, &Broker)) -> wire::Broker {
@@ -201,18 +214,6 @@ fn producer_to_wire((id, producer): (&ProducerId, &Producer)) -> wire::Producer 
     }
 }
 
-fn group_to_wire((name, positions): (&String, &BTreeMap<TopicPartition, Position>)) -> wire::Group {
-    let position = |(partition, position): (&TopicPartition, &Position)| wire::Position {
-        topic: partition.topic.as_bytes().to_vec(),
-        partition: partition.partition,
-        offset: position.offset.0,
-        leader_epoch: position.leader_epoch,
-        metadata: position.metadata.clone(),
-        committed_ms: position.committed_ms,
-    };
-    wire::Group { name: name.clone(), positions: positions.iter().map(position).collect() }
-}
-
 fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
     let segments = segments(snapshot.segments, snapshot.unreferenced)?;
     let ids: Vec<SegmentId> = segments.referenced.keys().copied().collect();
@@ -221,8 +222,10 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
         topics.insert(topic(stored, &ids)?);
     }
     topics.count_partitions();
+    topics.changed = Lsn::new(snapshot.topics_changed);
     let mut brokers = Brokers {
         last_node_id: snapshot.last_node_id,
+        changed: Lsn::new(snapshot.offices_changed),
         left: snapshot.left_incarnations.into_iter().map(Incarnation).collect(),
         ..Brokers::default()
     };
@@ -249,9 +252,18 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
         brokers,
         topics,
         segments,
-        configs: Configs { cluster: snapshot.cluster_configs, brokers: broker_configs },
-        groups: groups(snapshot.groups)?,
+        configs: Configs {
+            cluster: snapshot.cluster_configs,
+            brokers: broker_configs,
+            groups: named(snapshot.group_configs),
+            client_metrics: named(snapshot.client_metrics_configs),
+        },
+        groups: groups::from_wire(snapshot.groups, snapshot.last_group_revision)?,
     })
+}
+
+fn named(stored: Vec<wire::NamedConfigs>) -> BTreeMap<String, BTreeMap<String, String>> {
+    stored.into_iter().map(|it| (it.name, it.configs)).collect()
 }
 
 fn broker(stored: wire::Broker) -> Result<(NodeId, Broker), CodecError> {
@@ -329,6 +341,9 @@ fn partition(stored: wire::Partition, segments: &[SegmentId]) -> Result<Partitio
         return Err(CodecError::Field("high_watermark"));
     }
     partition.high_watermark = end;
+    if !partition.begins_in_its_first_extent() {
+        return Err(CodecError::Field("log_start"));
+    }
     partition.producers.purge_at = stored.purge_at;
     for stored in stored.producers {
         let (id, producer) = producer(stored)?;
@@ -349,25 +364,6 @@ fn producer(stored: wire::Producer) -> Result<(ProducerId, Producer), CodecError
         batches: stored.batches.into_iter().map(batch).collect(),
     };
     Ok((ProducerId(stored.id), producer))
-}
-
-fn groups(stored: Vec<wire::Group>) -> Result<Groups, CodecError> {
-    let mut groups = Groups::default();
-    for group in stored {
-        let mut positions = BTreeMap::new();
-        for stored in group.positions {
-            let topic = topic_id(&stored.topic)?;
-            let position = Position {
-                offset: Offset(stored.offset),
-                leader_epoch: stored.leader_epoch,
-                metadata: stored.metadata,
-                committed_ms: stored.committed_ms,
-            };
-            positions.insert(TopicPartition { topic, partition: stored.partition }, position);
-        }
-        groups.positions.insert(group.name, positions);
-    }
-    Ok(groups)
 }
 
 #[cfg(test)]

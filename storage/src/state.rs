@@ -12,7 +12,7 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::command::{
-    BrokerAddress, Command, CommandId, CommittedOffset, ConfigResource, Digest, Entry, EntryHash,
+    BrokerAddress, Command, CommandId, ConfigChange, ConfigResource, Digest, Entry, EntryHash,
     Incarnation, Outcome, Proposal, Rejection,
 };
 use crate::lsn::Lsn;
@@ -20,7 +20,7 @@ use crate::lsn::Lsn;
 pub mod brokers;
 mod commit;
 pub mod configs;
-pub mod offsets;
+pub mod groups;
 pub mod partition;
 pub mod producers;
 pub mod segments;
@@ -28,7 +28,7 @@ pub mod topics;
 
 use brokers::{Admission, Broker, Brokers};
 use configs::Configs;
-use offsets::Groups;
+use groups::Groups;
 use partition::Partition;
 use segments::Segments;
 use topics::{Topic, Topics};
@@ -197,6 +197,9 @@ impl State {
                 return Outcome::Rejected(Rejection::BrokerFenced(id.incarnation));
             }
         }
+        if proposal.command.office().is_some_and(|office| office != self.brokers.changed) {
+            return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
+        }
         let done = |result: Result<(), Rejection>| match result {
             Ok(()) => Outcome::Done,
             Err(rejection) => Outcome::Rejected(rejection),
@@ -210,7 +213,7 @@ impl State {
                 Outcome::Done
             }
             Command::DrainBroker => {
-                self.brokers.drain(id.incarnation);
+                self.brokers.drain(id.incarnation, self.applied);
                 Outcome::Done
             }
             Command::RaiseLevel { level } => done(self.raise_level(*level)),
@@ -218,32 +221,30 @@ impl State {
                 done(self.expire_broker(id.incarnation, *incarnation, *seen))
             }
             Command::CreateTopic { topic, name, partitions, replication_factor, configs } => {
-                done(self.topics.create(*topic, name, *partitions, *replication_factor, configs))
+                let replicas = *replication_factor;
+                done(self.change_topics(|topics| {
+                    topics.create(*topic, name, *partitions, replicas, configs)
+                }))
             }
             Command::DeleteTopic { topic } => done(self.delete_topic(*topic, touched)),
             Command::CreatePartitions { topic, total } => {
-                done(self.topics.add_partitions(*topic, *total))
+                done(self.change_topics(|topics| topics.add_partitions(*topic, *total)))
             }
-            Command::AlterConfigs { resource, replace, changes } => done(match resource {
-                ConfigResource::Topic(topic) => {
-                    self.topics.alter_configs(*topic, *replace, changes)
-                }
-                ConfigResource::Broker(node) => {
-                    self.configs.alter_broker(*node, *replace, changes);
-                    Ok(())
-                }
-                ConfigResource::Cluster => {
-                    self.configs.alter_cluster(*replace, changes);
-                    Ok(())
-                }
-            }),
+            Command::AlterConfigs { resource, replace, changes } => {
+                done(self.alter_configs(resource, *replace, changes))
+            }
             Command::CommitSegment { segment, bytes, runs } => {
                 self.commit_segment(*segment, *bytes, runs, touched)
             }
             Command::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
-            Command::CommitOffsets { group, offsets } => {
-                self.commit_offsets(group, offsets);
-                Outcome::Done
+            Command::CommitOffsets { group, committer, retention_ms, offsets, .. } => {
+                done(self.commit_offsets(group, committer.as_ref(), *retention_ms, offsets))
+            }
+            Command::ChangeGroup { group, revision, change, .. } => {
+                self.change_group(id.incarnation, group, *revision, change)
+            }
+            Command::DeleteRecords { partition, before } => {
+                self.delete_records(*partition, *before, touched)
             }
         }
     }
@@ -271,7 +272,7 @@ impl State {
         incarnation: Incarnation,
         seen: Lsn,
     ) -> Result<(), Rejection> {
-        if let Some(node) = self.brokers.expire(proposer, incarnation, seen)? {
+        if let Some(node) = self.brokers.expire(proposer, incarnation, seen, self.applied)? {
             self.configs.forget_broker(node);
         }
         Ok(())
@@ -285,12 +286,35 @@ impl State {
         Ok(())
     }
 
+    fn alter_configs(
+        &mut self,
+        resource: &ConfigResource,
+        replace: bool,
+        changes: &[ConfigChange],
+    ) -> Result<(), Rejection> {
+        if let ConfigResource::Topic(topic) = resource {
+            return self.topics.alter_configs(*topic, replace, changes);
+        }
+        self.configs.alter(resource, replace, changes);
+        Ok(())
+    }
+
+    /// Changes which topics there are. What is turned away has not changed them.
+    fn change_topics<T>(
+        &mut self,
+        change: impl FnOnce(&mut Topics) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
+        let done = change(&mut self.topics)?;
+        self.topics.changed = self.applied;
+        Ok(done)
+    }
+
     fn delete_topic(
         &mut self,
         topic: TopicId,
         touched: &mut Vec<TopicPartition>,
     ) -> Result<(), Rejection> {
-        let gone = self.topics.delete(topic)?;
+        let gone = self.change_topics(|topics| topics.delete(topic))?;
         for (index, partition) in (0..).zip(&gone.partitions) {
             touched.push(TopicPartition { topic, partition: index });
             for extent in &partition.extents {
@@ -312,12 +336,29 @@ impl State {
         }
     }
 
-    /// Positions in partitions that no longer exist are dropped: the topic was deleted meanwhile.
-    fn commit_offsets(&mut self, group: &str, offsets: &[CommittedOffset]) {
-        for offset in offsets {
-            if self.topics.partition(offset.partition).is_some() {
-                self.groups.commit(group, offset, self.log_time_ms);
+    fn delete_records(
+        &mut self,
+        at: TopicPartition,
+        before: Option<Offset>,
+        touched: &mut Vec<TopicPartition>,
+    ) -> Outcome {
+        let partition = match self.topics.partition_mut(at) {
+            Ok(partition) => partition,
+            Err(rejection) => return Outcome::Rejected(rejection),
+        };
+        let first_before = partition.log_start;
+        match partition.delete_records(before) {
+            Ok(gone) => {
+                let first = partition.log_start;
+                if first > first_before {
+                    touched.push(at);
+                }
+                for extent in gone {
+                    self.segments.release(extent.location.segment, self.applied);
+                }
+                Outcome::RecordsDeleted(first)
             }
+            Err(rejection) => Outcome::Rejected(rejection),
         }
     }
 
@@ -349,6 +390,12 @@ impl State {
     /// Log time, in milliseconds since the Unix epoch: the time by which things expire.
     pub fn log_time_ms(&self) -> i64 {
         self.log_time_ms
+    }
+
+    /// The broker that coordinates a group: the same for whoever asks, at this point of the log.
+    /// `None` if there are no brokers.
+    pub fn coordinator_of(&self, group: &str) -> Option<NodeId> {
+        self.brokers.coordinator_of(group)
     }
 
     /// Living brokers, by node id.
@@ -386,6 +433,11 @@ impl State {
         self.topics.iter()
     }
 
+    /// The entry that last created or deleted a topic, or added partitions to one.
+    pub fn topics_changed(&self) -> Lsn {
+        self.topics.changed
+    }
+
     /// How many partitions there are in all.
     pub fn partitions_total(&self) -> u64 {
         self.topics.partitions_total()
@@ -406,7 +458,19 @@ impl State {
         &self.configs
     }
 
-    /// Committed offsets.
+    /// The entry in which the serving brokers last changed, and with them perhaps who coordinates
+    /// which group.
+    pub fn offices_changed(&self) -> Lsn {
+        self.brokers.changed
+    }
+
+    /// Living brokers that are named to clients: those that are about to leave are not, unless all
+    /// are.
+    pub fn serving_brokers(&self) -> impl Iterator<Item = (NodeId, &Broker)> {
+        self.brokers.serving()
+    }
+
+    /// Consumer groups.
     pub fn groups(&self) -> &Groups {
         &self.groups
     }

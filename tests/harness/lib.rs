@@ -17,6 +17,8 @@
 pub mod batches;
 pub mod client;
 pub mod cluster;
+pub mod digests;
 pub mod fault_proxy;
+pub mod groups;
 pub mod servers;
 pub mod world;

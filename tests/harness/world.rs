@@ -38,6 +38,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::batches::{BatchSpec, read_records};
+use crate::digests::Digests;
 
 /// The topic that everybody writes to.
 pub const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
@@ -95,7 +96,6 @@ struct Sent {
 struct History {
     sent: Vec<Sent>,
     trace: Vec<String>,
-    digests: BTreeMap<u64, BTreeMap<u64, usize>>,
     began: Option<Instant>,
 }
 
@@ -114,6 +114,7 @@ pub struct World {
     clock: Arc<ManualClock>,
     peers: MemoryPeers,
     history: Arc<Mutex<History>>,
+    digests: Digests,
     brokers: Arc<Mutex<Vec<Running>>>,
     random: StdRng,
     started: u64,
@@ -162,6 +163,7 @@ impl World {
             clock: Arc::new(ManualClock::new(1_700_000_000_000)),
             peers,
             history: Arc::new(Mutex::new(history)),
+            digests: Digests::default(),
             brokers: Arc::default(),
             random,
             started: 0,
@@ -217,7 +219,7 @@ impl World {
         let BrokerAddress { host, port, .. } = address(self.started);
         self.peers.enter(&host, port, engine.machine.clone());
         self.history.lock().unwrap().say(format!("broker {} starts", self.started));
-        tokio::spawn(compare_digests(engine.clone(), Arc::clone(&self.history), self.plan.seed));
+        tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
         Running { engine, objects, log }
     }
 
@@ -317,7 +319,7 @@ impl World {
             acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
             unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
             kills: self.kills,
-            compared: history.digests.values().filter(|it| it.values().sum::<usize>() > 1).count(),
+            compared: self.digests.compared(),
         }
     }
 }
@@ -352,23 +354,6 @@ fn check(seed: u64, sent: &[Sent], found: &BTreeMap<TopicPartition, Vec<(i64, By
         }
     }
     assert!(places.is_empty(), "seed {seed}: nobody sent {places:?}");
-}
-
-/// Notes a broker's digest at each position it stops at, and compares.
-async fn compare_digests(engine: Engine, history: Arc<Mutex<History>>, seed: u64) {
-    let mut applied = engine.machine.applied();
-    loop {
-        let (lsn, digest) = engine.machine.read(|state| (state.applied().get(), state.digest().0));
-        {
-            let mut history = history.lock().unwrap();
-            let digests = history.digests.entry(lsn).or_default();
-            *digests.entry(digest).or_default() += 1;
-            assert_eq!(digests.len(), 1, "seed {seed}: brokers differ at {lsn}");
-        }
-        if applied.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 struct Producer {

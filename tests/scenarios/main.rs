@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod admin_tools;
 mod bad_input;
+mod delete_records;
 mod membership;
 mod produce_fetch;
 mod restart;

@@ -44,7 +44,7 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it() {
 
 /// A killed broker's last calls may still be at the disk; another process would find the lock free
 /// at once, this one has to wait for its own threads.
-async fn wait_for_the_lock(folder: &std::path::Path) {
+pub(crate) async fn wait_for_the_lock(folder: &std::path::Path) {
     let log = format!("file:{}", folder.join("log").display());
     while odradek_storage::location::open_log(&log, "test").await.is_err() {
         tokio::task::yield_now().await;

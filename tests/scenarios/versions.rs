@@ -2,10 +2,17 @@
 //! error.
 
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource as AlterResource;
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
@@ -18,10 +25,13 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use kafka_protocol::messages::*;
+use odradek_protocol::api;
 use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::{Client, fetch_request, produce_request, topic};
 use odradek_tests::cluster::Cluster;
 use uuid::Uuid;
+
+mod groups;
 
 async fn scene() -> (Cluster, Client, Uuid) {
     let cluster = Cluster::in_memory(1).await;
@@ -32,6 +42,82 @@ async fn scene() -> (Cluster, Client, Uuid) {
     let request = MetadataRequest::default().with_topics(Some(vec![asked]));
     let id = client.call(12, &request).await.topics[0].topic_id;
     (cluster, client, id)
+}
+
+/// Commits an offset of partition 0 of `t`, as a consumer without a group does.
+fn commit_request(group: &'static str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_committed_offset(offset)
+        .with_committed_metadata(Some("note".into()));
+    let asked =
+        OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![partition]);
+    OffsetCommitRequest::default()
+        .with_group_id(GroupId(group.into()))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![asked])
+}
+
+/// Sends the default request of every API in every version.
+macro_rules! send_plain {
+    ($client:expr, $api:expr, $version:expr, { $($name:ident: $request:ident),+ $(,)? }) => {
+        match $api {
+            ApiKey::Produce => {
+                let request = ProduceRequest::default().with_acks(-1);
+                drop($client.call($version, &request).await);
+            }
+            $(ApiKey::$name => drop($client.call($version, &$request::default()).await),)+
+            other => panic!("{other:?} has no row in this test"),
+        }
+    };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_for_and_still_there_is_an_answer() {
+    let (_cluster, mut client, _) = scene().await;
+    for api in api::APIS {
+        for version in api.min..=api.max {
+            send_plain!(client, api.key, version, {
+                Fetch: FetchRequest,
+                ListOffsets: ListOffsetsRequest,
+                Metadata: MetadataRequest,
+                OffsetCommit: OffsetCommitRequest,
+                OffsetFetch: OffsetFetchRequest,
+                FindCoordinator: FindCoordinatorRequest,
+                JoinGroup: JoinGroupRequest,
+                Heartbeat: HeartbeatRequest,
+                LeaveGroup: LeaveGroupRequest,
+                SyncGroup: SyncGroupRequest,
+                DescribeGroups: DescribeGroupsRequest,
+                ListGroups: ListGroupsRequest,
+                ApiVersions: ApiVersionsRequest,
+                CreateTopics: CreateTopicsRequest,
+                DeleteTopics: DeleteTopicsRequest,
+                DeleteRecords: DeleteRecordsRequest,
+                InitProducerId: InitProducerIdRequest,
+                OffsetForLeaderEpoch: OffsetForLeaderEpochRequest,
+                DescribeAcls: DescribeAclsRequest,
+                CreateAcls: CreateAclsRequest,
+                DeleteAcls: DeleteAclsRequest,
+                DescribeConfigs: DescribeConfigsRequest,
+                AlterConfigs: AlterConfigsRequest,
+                DescribeLogDirs: DescribeLogDirsRequest,
+                CreatePartitions: CreatePartitionsRequest,
+                DeleteGroups: DeleteGroupsRequest,
+                ElectLeaders: ElectLeadersRequest,
+                IncrementalAlterConfigs: IncrementalAlterConfigsRequest,
+                AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
+                ListPartitionReassignments: ListPartitionReassignmentsRequest,
+                OffsetDelete: OffsetDeleteRequest,
+                DescribeClientQuotas: DescribeClientQuotasRequest,
+                DescribeUserScramCredentials: DescribeUserScramCredentialsRequest,
+                DescribeCluster: DescribeClusterRequest,
+                ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest,
+                ConsumerGroupDescribe: ConsumerGroupDescribeRequest,
+                ListConfigResources: ListConfigResourcesRequest,
+                DescribeTopicPartitions: DescribeTopicPartitionsRequest,
+            });
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +152,7 @@ async fn api_versions_metadata_and_cluster() {
     for version in 0..=4 {
         let response = client.call(version, &ApiVersionsRequest::default()).await;
         assert_eq!(response.error_code, 0);
-        assert!(response.api_keys.len() >= 17, "v{version}");
+        assert_eq!(response.api_keys.len(), api::APIS.len(), "v{version}");
     }
     for version in 0..=13 {
         let known = MetadataRequestTopic::default().with_name(Some(topic("t")));
@@ -136,17 +222,7 @@ async fn committed_offsets() {
     let (_cluster, mut client, _) = scene().await;
     let group = || GroupId("group".into());
     for version in 2..=9 {
-        let partition = OffsetCommitRequestPartition::default()
-            .with_committed_offset(i64::from(version))
-            .with_committed_metadata(Some("note".into()));
-        let asked = OffsetCommitRequestTopic::default()
-            .with_name(topic("t"))
-            .with_partitions(vec![partition]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(group())
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![asked]);
-        let response = client.call(version, &request).await;
+        let response = client.call(version, &commit_request("group", i64::from(version))).await;
         assert_eq!(response.topics[0].partitions[0].error_code, 0, "v{version}");
     }
     for version in 1..=7 {
@@ -231,7 +307,8 @@ async fn topics() {
 async fn configs() {
     let (_cluster, mut client, _) = scene().await;
     for version in 1..=4 {
-        for (kind, name, at_least) in [(2, "t", 30), (4, "1", 10), (4, "", 0)] {
+        let resources = [(2, "t", 30), (4, "1", 10), (4, "", 0), (16, "m", 0), (32, "group", 10)];
+        for (kind, name, at_least) in resources {
             let resource = DescribeConfigsResource::default()
                 .with_resource_type(kind)
                 .with_resource_name(name.into())
@@ -258,4 +335,65 @@ async fn configs() {
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
         assert_eq!(client.call(version, &request).await.responses[0].error_code, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_dirs_and_leaders() {
+    let (_cluster, mut client, _) = scene().await;
+    for version in 1..=4 {
+        let request = DescribeLogDirsRequest::default().with_topics(None);
+        let response = client.call(version, &request).await;
+        let dir = &response.results[0];
+        assert_eq!((response.error_code, dir.error_code), (0, 0), "v{version}");
+        let partition = &dir.topics[0].partitions[0];
+        assert!(partition.partition_size > 60, "v{version}");
+        assert_eq!((dir.total_bytes, dir.usable_bytes), (-1, -1), "v{version}");
+    }
+    for version in 0..=2 {
+        let asked = TopicPartitions::default().with_topic(topic("t")).with_partitions(vec![0, 1]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![asked]));
+        let response = client.call(version, &request).await;
+        let codes = response.replica_election_results[0].partition_result.iter();
+        let codes: Vec<i16> = codes.map(|it| it.error_code).collect();
+        assert_eq!((response.error_code, codes), (0, vec![84, 3]), "v{version}");
+    }
+    for version in 0..=1 {
+        let asked = ReassignablePartition::default().with_replicas(Some(vec![BrokerId(1)]));
+        let asked = ReassignableTopic::default().with_name(topic("t")).with_partitions(vec![asked]);
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![asked]);
+        let response = client.call(version, &request).await;
+        let answer = &response.responses[0].partitions[0];
+        assert_eq!((response.error_code, answer.error_code), (0, 0), "v{version}");
+    }
+    let response = client.call(0, &ListPartitionReassignmentsRequest::default()).await;
+    assert_eq!((response.error_code, response.topics.len()), (0, 0));
+    let asked = TopicRequest::default().with_name(topic("t"));
+    let request = DescribeTopicPartitionsRequest::default().with_topics(vec![asked]);
+    let response = client.call(0, &request).await;
+    let described = &response.topics[0];
+    assert_eq!((described.error_code, described.partitions[0].leader_id), (0, BrokerId(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_and_resources() {
+    let (_cluster, mut client, _) = scene().await;
+    for version in 1..=3 {
+        let response = client.call(version, &DescribeAclsRequest::default()).await;
+        assert_eq!(response.error_code, 54, "v{version}");
+        let request = CreateAclsRequest::default().with_creations(vec![AclCreation::default()]);
+        let response = client.call(version, &request).await;
+        assert_eq!(response.results[0].error_code, 54, "v{version}");
+        let request = DeleteAclsRequest::default().with_filters(vec![DeleteAclsFilter::default()]);
+        let response = client.call(version, &request).await;
+        assert_eq!(response.filter_results[0].error_code, 54, "v{version}");
+    }
+    for version in 0..=1 {
+        let response = client.call(version, &DescribeClientQuotasRequest::default()).await;
+        assert_eq!((response.error_code, response.entries), (0, Some(Vec::new())), "v{version}");
+        let response = client.call(version, &ListConfigResourcesRequest::default()).await;
+        let count = if version == 0 { 0 } else { 2 };
+        assert_eq!((response.error_code, response.config_resources.len()), (0, count));
+    }
+    let response = client.call(0, &DescribeUserScramCredentialsRequest::default()).await;
+    assert_eq!((response.error_code, response.results.len()), (0, 0));
 }

@@ -9,4 +9,7 @@
 mod appends;
 mod crashes;
 mod fairness;
+mod group_rules;
+mod groups;
+mod offices;
 mod seeds;

@@ -1,14 +1,23 @@
 //! ApiVersions: what is spoken here (KIP-35, KIP-511).
 
 use odradek_protocol::api;
-use odradek_protocol::messages::api_versions_response::ApiVersion;
+use odradek_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use odradek_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
 use crate::context::Context;
 use crate::session::Session;
 
+/// Features that are in force, with their levels (KIP-584, KIP-1022): groups of the consumer
+/// protocol (KIP-848).
+const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+
+/// Says that the features are known, and not just unknown. Grows when they change.
+const FEATURES_EPOCH: i64 = 0;
+
 /// The same on every broker of a release, whoever asks: clients remember it per connection.
-pub(crate) fn handle(
+pub(crate) async fn handle(
     _: &Context,
     session: &Session,
     version: i16,
@@ -28,6 +37,23 @@ pub(crate) fn handle(
     };
     let response =
         ApiVersionsResponse::default().with_api_keys(api::APIS.iter().map(row).collect());
-    // No feature is finalised yet; an epoch of 0 says that this is known, and not just unknown.
-    if version >= 3 { response.with_finalized_features_epoch(0) } else { response }
+    if version < 3 {
+        return response;
+    }
+    let supported = FEATURES.iter().map(|(name, level)| {
+        SupportedFeatureKey::default()
+            .with_name((*name).into())
+            .with_min_version(0)
+            .with_max_version(*level)
+    });
+    let finalized = FEATURES.iter().map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name((*name).into())
+            .with_min_version_level(*level)
+            .with_max_version_level(*level)
+    });
+    response
+        .with_supported_features(supported.collect())
+        .with_finalized_features_epoch(FEATURES_EPOCH)
+        .with_finalized_features(finalized.collect())
 }

@@ -8,6 +8,7 @@ use crate::cluster::cluster_id;
 use crate::context::Context;
 use crate::directory::{self, Listed};
 use crate::leadership;
+use crate::operations;
 use crate::session::Session;
 
 /// Endpoint type of controllers (KIP-919), which there are none of.
@@ -35,7 +36,9 @@ pub(crate) async fn handle(
             .with_port(i32::from(endpoint.port))
             .with_rack(zone.map(Into::into))
     };
+    let operations = operations::of_cluster(request.include_cluster_authorized_operations);
     DescribeClusterResponse::default()
+        .with_cluster_authorized_operations(operations)
         .with_cluster_id(cluster_id.into())
         .with_brokers(brokers.into_iter().map(broker).collect())
         .with_controller_id(BrokerId(controller.0))

@@ -1,6 +1,6 @@
 //! DescribeConfigs: every config, its value, and where the value comes from (KIP-133, KIP-226).
 
-use odradek_protocol::id::NodeId;
+use odradek_protocol::id::{NodeId, TopicId};
 use odradek_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use odradek_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -8,9 +8,10 @@ use odradek_protocol::messages::describe_configs_response::{
 use odradek_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use odradek_storage::state::State;
 
-use crate::broker_configs::{BROKER_CONFIGS, dynamic_value, static_configs};
+use crate::broker_configs::{BROKER_CONFIGS, dynamic_values, static_configs};
 use crate::configs::{ConfigType, Definition, Source};
 use crate::context::Context;
+use crate::group_configs::{GROUP_CONFIGS, inherited_from};
 use crate::resources::{Resource, resolve};
 use crate::session::Session;
 use crate::topic_configs::TOPIC_CONFIGS;
@@ -24,8 +25,14 @@ struct Value {
     kind: ConfigType,
     read_only: bool,
     documentation: &'static str,
-    synonyms: Vec<(&'static str, String, Source)>,
+    synonyms: Vec<Synonym>,
 }
+
+/// A value that a config has or would have: under which name, which, and where it comes from.
+type Synonym = (&'static str, String, Source);
+
+/// The broker config that holds for topics without `max.message.bytes`.
+const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
 
 pub(crate) async fn handle(
     context: &Context,
@@ -61,43 +68,68 @@ async fn describe(
 ) -> Result<Vec<Value>, Refusal> {
     let name = asked.resource_name.as_str();
     match resolve(context, asked.resource_type, name).await? {
-        Resource::Topic(topic) => Ok(context.machine().read(|state| {
-            let set = state.topic(topic).map(|topic| &topic.configs);
-            let value = |definition: &'static Definition| {
-                let own = set.and_then(|set| set.get(definition.name));
-                topic_value(context, state, definition, own)
-            };
-            TOPIC_CONFIGS.iter().map(value).collect()
-        })),
+        Resource::Topic(topic) => Ok(topic_values(context, topic)),
         Resource::Broker(node) => Ok(broker_values(context, Some(node))),
         Resource::Cluster => Ok(broker_values(context, None)),
+        Resource::Group(group) => Ok(group_values(context, &group)),
+        // There is nothing that could be set, as long as nothing can be subscribed to.
+        Resource::ClientMetrics(_) => Ok(Vec::new()),
     }
 }
 
-fn topic_value(
+fn topic_values(context: &Context, topic: TopicId) -> Vec<Value> {
+    context.machine().read(|state| {
+        let set = state.topic(topic).map(|topic| &topic.configs);
+        let value = |definition: &'static Definition| {
+            let own = set.and_then(|set| set.get(definition.name));
+            let own = own.map(|own| (definition.name, own.clone(), Source::Topic));
+            let is_inherited = definition.name == "max.message.bytes";
+            inheriting(context, state, definition, own, is_inherited.then_some(MESSAGE_MAX_BYTES))
+        };
+        TOPIC_CONFIGS.iter().map(value).collect()
+    })
+}
+
+fn group_values(context: &Context, group: &str) -> Vec<Value> {
+    context.machine().read(|state| {
+        let set = state.configs().groups().get(group);
+        let value = |definition: &'static Definition| {
+            let own = set.and_then(|set| set.get(definition.name));
+            let own = own.map(|own| (definition.name, own.clone(), Source::Group));
+            inheriting(context, state, definition, own, inherited_from(definition.name))
+        };
+        GROUP_CONFIGS.iter().map(value).collect()
+    })
+}
+
+/// A config that is set here, or else on this broker or on all, where it has the name `inherited`.
+fn inheriting(
     context: &Context,
     state: &State,
     definition: &'static Definition,
-    own: Option<&String>,
+    own: Option<Synonym>,
+    inherited: Option<&'static str>,
 ) -> Value {
-    let mut synonyms = Vec::new();
-    if let Some(own) = own {
-        synonyms.push((definition.name, own.clone(), Source::Topic));
+    let mut synonyms = Vec::from_iter(own);
+    if let Some(name) = inherited {
+        synonyms.extend(set_on_brokers(state, Some(context.node_id()), name));
     }
-    if definition.name == "max.message.bytes" {
-        let name = "message.max.bytes";
-        let inherited = dynamic_value(state.configs(), Some(context.node_id()), name);
-        synonyms.extend(inherited.map(|(value, source)| (name, value.to_owned(), source)));
-    }
-    synonyms.push((definition.name, definition.default.to_owned(), Source::Default));
+    let name = inherited.unwrap_or(definition.name);
+    synonyms.push((name, definition.default.to_owned(), Source::Default));
     value_of(definition, synonyms)
 }
 
+fn set_on_brokers(
+    state: &State,
+    node: Option<NodeId>,
+    name: &'static str,
+) -> impl Iterator<Item = Synonym> {
+    let set = dynamic_values(state.configs(), node, name);
+    set.map(move |(value, source)| (name, value.to_owned(), source))
+}
+
 /// The first synonym is the one that counts.
-fn value_of(
-    definition: &'static Definition,
-    synonyms: Vec<(&'static str, String, Source)>,
-) -> Value {
+fn value_of(definition: &'static Definition, synonyms: Vec<Synonym>) -> Value {
     let (value, source) = synonyms.first().map_or_else(
         || (definition.default.to_owned(), Source::Default),
         |(_, value, source)| (value.clone(), *source),
@@ -118,13 +150,12 @@ fn broker_values(context: &Context, node: Option<NodeId>) -> Vec<Value> {
     let mut values: Vec<Value> = context.machine().read(|state| {
         let value = |definition: &'static Definition| {
             let name = definition.name;
-            let set = dynamic_value(state.configs(), node, name);
-            let mut synonyms = Vec::new();
-            synonyms.extend(set.map(|(value, source)| (name, value.to_owned(), source)));
-            if node.is_none() && synonyms.is_empty() {
+            let mut synonyms = Vec::from_iter(set_on_brokers(state, node, name));
+            if node.is_some() {
+                synonyms.push((name, definition.default.to_owned(), Source::Default));
+            } else if synonyms.is_empty() {
                 return None;
             }
-            synonyms.push((name, definition.default.to_owned(), Source::Default));
             Some(value_of(definition, synonyms))
         };
         BROKER_CONFIGS.iter().filter_map(value).collect()
@@ -149,7 +180,7 @@ fn show(
     version: i16,
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
-    let synonym = |(name, value, source): (&'static str, String, Source)| {
+    let synonym = |(name, value, source): Synonym| {
         DescribeConfigsSynonym::default()
             .with_name(name.into())
             .with_value(Some(value.into()))

@@ -6,7 +6,6 @@ use odradek_protocol::{ResponseError, StrBytes};
 
 use crate::context::Context;
 use crate::directory::{self, Listed};
-use crate::leadership;
 use crate::session::Session;
 
 /// Key type of consumer groups. Transactions (1) and share groups (2) are not served yet.
@@ -47,7 +46,7 @@ fn find(context: &Context, session: &Session, key_type: i8, key: &StrBytes) -> C
         return failed(ResponseError::InvalidRequest, message);
     }
     let found = context.machine().read(|state| {
-        let node = leadership::coordinator(state, key.as_str())?;
+        let node = state.coordinator_of(key.as_str())?;
         directory::find(state, session, node)
     });
     match found {

@@ -46,14 +46,14 @@ async fn change(
     validate_only: bool,
 ) -> Result<(), Refusal> {
     let resource = resolve(context, asked.resource_type, asked.resource_name.as_str()).await?;
-    let changes = asked.configs.into_iter().map(|config| understand(context, resource, config));
+    let changes = asked.configs.into_iter().map(|config| understand(context, &resource, config));
     let changes = changes.collect::<Result<Vec<_>, _>>()?;
     alter(context, resource, false, changes, validate_only).await
 }
 
 fn understand(
     context: &Context,
-    resource: Resource,
+    resource: &Resource,
     config: AlterableConfig,
 ) -> Result<ConfigChange, Refusal> {
     let name = config.name.as_str().to_owned();

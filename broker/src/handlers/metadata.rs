@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use odradek_protocol::ResponseError;
-use odradek_protocol::id::{TopicId, TopicPartition};
+use odradek_protocol::id::TopicId;
 use odradek_protocol::messages::metadata_request::MetadataRequestTopic;
 use odradek_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -20,6 +20,7 @@ use crate::cluster::cluster_id;
 use crate::context::Context;
 use crate::directory::{self, Listed};
 use crate::leadership;
+use crate::operations;
 use crate::session::Session;
 use crate::topics::{self, NewTopic, look_twice};
 
@@ -29,7 +30,7 @@ pub(crate) async fn handle(
     version: i16,
     request: MetadataRequest,
 ) -> MetadataResponse {
-    let topics = match request.topics {
+    let mut topics = match request.topics {
         // Version 0 has no null: there, an empty list means all.
         None => all(context, session, version),
         Some(topics) if topics.is_empty() && version == 0 => all(context, session, version),
@@ -46,10 +47,16 @@ pub(crate) async fn handle(
     let (brokers, cluster_id) =
         context.machine().read(|state| (directory::listed(state, session), cluster_id(state)));
     let controller = leadership::controller(&brokers, context.node_id());
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        topic.topic_authorized_operations =
+            operations::of_topic(request.include_topic_authorized_operations);
+    }
+    let operations = operations::of_cluster(request.include_cluster_authorized_operations);
     MetadataResponse::default()
         .with_controller_id(BrokerId(controller.0))
         .with_brokers(brokers.into_iter().map(broker).collect())
         .with_cluster_id(Some(cluster_id.into()))
+        .with_cluster_authorized_operations(operations)
         .with_topics(topics)
 }
 
@@ -77,6 +84,8 @@ async fn one(
     may_create: bool,
 ) -> MetadataResponseTopic {
     let MetadataRequestTopic { name, topic_id, .. } = asked;
+    // Java's admin client sends an empty name along with an id.
+    let name = name.filter(|_| topic_id.is_nil());
     let Some(name) = name else { return by_id(context, session, version, topic_id).await };
     let failed = |code: ResponseError| {
         MetadataResponseTopic::default().with_error_code(code.code()).with_name(Some(name.clone()))
@@ -143,9 +152,7 @@ fn describe(
 ) -> MetadataResponseTopic {
     let partition = |index: usize| {
         let index = i32::try_from(index).unwrap_or(i32::MAX);
-        let partition = TopicPartition { topic: topic.id, partition: index };
-        let replicas = leadership::replicas(brokers, partition, zone, topic.replication_factor);
-        let nodes: Vec<BrokerId> = replicas.iter().map(|node| BrokerId(node.0)).collect();
+        let nodes = leadership::named(brokers, topic, index, zone);
         let described = MetadataResponsePartition::default()
             .with_partition_index(index)
             .with_leader_id(nodes.first().copied().unwrap_or(BrokerId(-1)))

@@ -1,6 +1,4 @@
-//! OffsetCommit, for consumers that assign their partitions themselves.
-//!
-//! Groups with members come later: whoever claims to be a member is not known here.
+//! OffsetCommit: how far the consumers of a group have come.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +8,27 @@ use odradek_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use odradek_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
-use odradek_storage::command::{Command, CommittedOffset, Outcome};
+use odradek_storage::command::{CommittedOffset, Committer};
 
 use crate::context::Context;
 use crate::error;
 use crate::session::Session;
 use crate::topics::look_twice;
 
-/// Longest metadata that is kept with an offset, in bytes (`offset.metadata.max.bytes`).
-const METADATA_BYTES_MAX: usize = 4096;
+/// From this version on a client understands what the consumer protocol has to say (KIP-848).
+const CONSUMER_PROTOCOL: i16 = 9;
+
+/// Versions in which a client could say how long its offsets are kept.
+const RETENTION: std::ops::RangeInclusive<i16> = 2..=4;
 
 pub(crate) async fn handle(
     context: &Context,
     _: &Session,
-    _: i16,
+    version: i16,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let refused = refuse(&request);
+    let refused = request.group_id.is_empty().then_some(ResponseError::InvalidGroupId);
+    let metadata_bytes_max = context.broker_configs().offset_metadata_max_bytes;
     let mut offsets = Vec::new();
     let mut codes = BTreeMap::new();
     for (topic_at, topic) in request.topics.iter().enumerate() {
@@ -42,7 +44,7 @@ pub(crate) async fn handle(
             let code = match (refused, &found) {
                 (Some(code), _) => code,
                 (None, Err(_)) => ResponseError::CoordinatorNotAvailable,
-                (None, _) if metadata.len() > METADATA_BYTES_MAX => {
+                (None, _) if metadata.len() > metadata_bytes_max => {
                     ResponseError::OffsetMetadataTooLarge
                 }
                 (None, Ok(Some((topic, partitions)))) if exists(*partitions) => {
@@ -59,8 +61,8 @@ pub(crate) async fn handle(
             codes.insert((topic_at, at), code.code());
         }
     }
-    let group = request.group_id.as_str().to_owned();
-    let committed = commit(context, group, offsets).await;
+    let committed =
+        if offsets.is_empty() { 0 } else { commit(context, version, &request, offsets).await };
     let topics = request.topics.iter().enumerate().map(|(topic_at, topic)| {
         let partitions = topic.partitions.iter().enumerate().map(|(at, partition)| {
             OffsetCommitResponsePartition::default()
@@ -74,21 +76,41 @@ pub(crate) async fn handle(
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-fn refuse(request: &OffsetCommitRequest) -> Option<ResponseError> {
-    if request.group_id.is_empty() {
-        return Some(ResponseError::InvalidGroupId);
+async fn commit(
+    context: &Context,
+    version: i16,
+    request: &OffsetCommitRequest,
+    offsets: Vec<CommittedOffset>,
+) -> i16 {
+    let generation = request.generation_id_or_member_epoch;
+    let is_simple = generation < 0 && request.member_id.is_empty();
+    let committer = (!is_simple).then(|| Committer {
+        member: request.member_id.as_str().to_owned(),
+        instance_id: request.group_instance_id.as_ref().map(|it| it.as_str().to_owned()),
+        generation,
+    });
+    let retention_ms = RETENTION.contains(&version).then_some(request.retention_time_ms);
+    let retention_ms = retention_ms.filter(|retention| *retention >= 0);
+    let group = request.group_id.as_str();
+    if committer.is_some() && version < CONSUMER_PROTOCOL && speaks_consumer(context, group) {
+        return ResponseError::UnsupportedVersion.code();
     }
-    let is_member = request.generation_id_or_member_epoch >= 0 || !request.member_id.is_empty();
-    is_member.then_some(ResponseError::UnknownMemberId)
+    let committed = context.groups.commit(group, committer, retention_ms, offsets).await;
+    let refused = committed.map_or_else(|refused| Some(error::of_group(&refused)), |()| None);
+    let code = match refused {
+        Some(ResponseError::GroupIdNotFound) if version < CONSUMER_PROTOCOL => {
+            ResponseError::IllegalGeneration
+        }
+        Some(code) => code,
+        None => return 0,
+    };
+    code.code()
 }
 
-async fn commit(context: &Context, group: String, offsets: Vec<CommittedOffset>) -> i16 {
-    if offsets.is_empty() {
-        return 0;
-    }
-    match context.machine().propose(Command::CommitOffsets { group, offsets }).await {
-        Ok(Outcome::Rejected(rejection)) => error::of_rejection(&rejection).code(),
-        Ok(_) => 0,
-        Err(failure) => error::of_commit(&failure).code(),
-    }
+/// Whether there are members of the consumer protocol.
+fn speaks_consumer(context: &Context, group: &str) -> bool {
+    context.machine().read(|state| {
+        let group = state.groups().get(group);
+        group.is_some_and(|group| group.consumer().is_some() && group.has_members())
+    })
 }

@@ -14,9 +14,10 @@ use odradek_protocol::messages::offset_fetch_response::{
 };
 use odradek_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use odradek_storage::state::State;
-use odradek_storage::state::offsets::Position;
+use odradek_storage::state::groups::Position;
 
 use crate::context::Context;
+use crate::error;
 use crate::session::Session;
 
 /// Topics and partitions asked for; `None` means all.
@@ -42,7 +43,17 @@ pub(crate) async fn handle(
                 let pair = |topic: OffsetFetchRequestTopics| (topic.name, topic.partition_indexes);
                 it.into_iter().map(pair).collect()
             };
-            let found = look(group.group_id.as_str(), group.topics.map(names));
+            let name = group.group_id.as_str();
+            let member = group.member_id.as_ref().map(|it| it.as_str()).filter(|it| !it.is_empty());
+            let checked = context.groups.check_consumer(name, member, group.member_epoch);
+            let code = match checked {
+                Err(refused) if code == 0 => error::of_group(&refused).code(),
+                _ => code,
+            };
+            let found = match code {
+                0 => look(name, group.topics.map(names)),
+                _ => Vec::new(),
+            };
             let topics = found.into_iter().map(|(name, partitions)| {
                 OffsetFetchResponseTopics::default()
                     .with_name(name)

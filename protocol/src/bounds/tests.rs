@@ -3,6 +3,7 @@ use kafka_protocol::protocol::Encodable;
 use proptest::prelude::*;
 
 use super::*;
+use crate::StrBytes;
 use crate::api::{APIS, number};
 use crate::frame::RequestHeader;
 use crate::messages::*;
@@ -149,8 +150,186 @@ fn sample(key: ApiKey, version: i16) -> Bytes {
             )
         }
         ApiKey::DescribeCluster => encoded(&DescribeClusterRequest::default(), version),
-        other => panic!("{other:?} has no sample"),
+        key => group_sample(key, version).or_else(|| admin_sample(key, version)).unwrap(),
     }
+}
+
+/// As [`sample`], of the requests about groups and their members.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn group_sample(key: ApiKey, version: i16) -> Option<Bytes> {
+    let name = || TopicName("topic".into());
+    let group = || GroupId("group".into());
+    let blob = || Bytes::from_static(b"blob");
+    let instance = (version >= 5 || key != ApiKey::JoinGroup && version >= 3)
+        .then(|| StrBytes::from("instance"));
+    Some(match key {
+        ApiKey::JoinGroup => {
+            let protocol = join_group_request::JoinGroupRequestProtocol::default()
+                .with_name("range".into())
+                .with_metadata(blob());
+            let request = JoinGroupRequest::default()
+                .with_group_id(group())
+                .with_member_id("member".into())
+                .with_group_instance_id(instance)
+                .with_protocols(vec![protocol])
+                .with_reason((version >= 8).then(|| "reason".into()));
+            encoded(&request, version)
+        }
+        ApiKey::Heartbeat => {
+            let request = HeartbeatRequest::default().with_group_id(group());
+            encoded(&request.with_group_instance_id(instance), version)
+        }
+        ApiKey::LeaveGroup if version >= 3 => {
+            let member = leave_group_request::MemberIdentity::default()
+                .with_member_id("member".into())
+                .with_group_instance_id(instance)
+                .with_reason((version >= 5).then(|| "reason".into()));
+            let request = LeaveGroupRequest::default().with_group_id(group());
+            encoded(&request.with_members(vec![member]), version)
+        }
+        ApiKey::LeaveGroup => {
+            encoded(&LeaveGroupRequest::default().with_member_id("member".into()), version)
+        }
+        ApiKey::SyncGroup => {
+            let assignment = sync_group_request::SyncGroupRequestAssignment::default()
+                .with_member_id("member".into())
+                .with_assignment(blob());
+            let mut request = SyncGroupRequest::default()
+                .with_group_id(group())
+                .with_group_instance_id(instance)
+                .with_assignments(vec![assignment]);
+            if version >= 5 {
+                request = request
+                    .with_protocol_type(Some("consumer".into()))
+                    .with_protocol_name(Some("range".into()));
+            }
+            encoded(&request, version)
+        }
+        ApiKey::DescribeGroups => {
+            let request = DescribeGroupsRequest::default().with_groups(vec![group(), group()]);
+            encoded(&request.with_include_authorized_operations(version >= 3), version)
+        }
+        ApiKey::ListGroups => {
+            let mut request = ListGroupsRequest::default();
+            if version >= 4 {
+                request = request.with_states_filter(vec!["Stable".into(), "Empty".into()]);
+            }
+            if version >= 5 {
+                request = request.with_types_filter(vec!["classic".into()]);
+            }
+            encoded(&request, version)
+        }
+        ApiKey::DeleteGroups => {
+            encoded(&DeleteGroupsRequest::default().with_groups_names(vec![group()]), version)
+        }
+        ApiKey::OffsetDelete => {
+            let partition = offset_delete_request::OffsetDeleteRequestPartition::default();
+            let topic = offset_delete_request::OffsetDeleteRequestTopic::default()
+                .with_name(name())
+                .with_partitions(vec![partition]);
+            let request = OffsetDeleteRequest::default().with_group_id(group());
+            encoded(&request.with_topics(vec![topic]), version)
+        }
+        ApiKey::ConsumerGroupHeartbeat => {
+            let owned = consumer_group_heartbeat_request::TopicPartitions::default()
+                .with_partitions(vec![1, 2]);
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group())
+                .with_instance_id(Some("instance".into()))
+                .with_subscribed_topic_names(Some(vec![name()]))
+                .with_subscribed_topic_regex((version >= 1).then(|| "t.*".into()))
+                .with_topic_partitions(Some(vec![owned]));
+            encoded(&request, version)
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            encoded(&ConsumerGroupDescribeRequest::default().with_group_ids(vec![group()]), version)
+        }
+        _ => return None,
+    })
+}
+
+/// As [`sample`], of the requests that only admin tools send.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn admin_sample(key: ApiKey, version: i16) -> Option<Bytes> {
+    let name = || TopicName("topic".into());
+    Some(match key {
+        ApiKey::DeleteRecords => {
+            let partition = delete_records_request::DeleteRecordsPartition::default();
+            let topic = delete_records_request::DeleteRecordsTopic::default()
+                .with_name(name())
+                .with_partitions(vec![partition]);
+            encoded(&DeleteRecordsRequest::default().with_topics(vec![topic]), version)
+        }
+        ApiKey::DescribeLogDirs => {
+            let topic = describe_log_dirs_request::DescribableLogDirTopic::default()
+                .with_topic(name())
+                .with_partitions(vec![1, 2]);
+            encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![topic])), version)
+        }
+        ApiKey::ElectLeaders => {
+            let topic = elect_leaders_request::TopicPartitions::default()
+                .with_topic(name())
+                .with_partitions(vec![1, 2]);
+            let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic]));
+            encoded(&request.with_election_type(i8::from(version >= 1)), version)
+        }
+        ApiKey::AlterPartitionReassignments => {
+            let partition = alter_partition_reassignments_request::ReassignablePartition::default()
+                .with_replicas(Some(vec![BrokerId(1)]));
+            let topic = alter_partition_reassignments_request::ReassignableTopic::default()
+                .with_name(name())
+                .with_partitions(vec![partition]);
+            let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+            encoded(&request, version)
+        }
+        ApiKey::ListPartitionReassignments => {
+            let topic =
+                list_partition_reassignments_request::ListPartitionReassignmentsTopics::default()
+                    .with_name(name())
+                    .with_partition_indexes(vec![1, 2]);
+            let request = ListPartitionReassignmentsRequest::default();
+            encoded(&request.with_topics(Some(vec![topic])), version)
+        }
+        ApiKey::DescribeAcls => {
+            let request = DescribeAclsRequest::default().with_host_filter(Some("*".into()));
+            encoded(&request, version)
+        }
+        ApiKey::CreateAcls => {
+            let acl = create_acls_request::AclCreation::default().with_principal("User:a".into());
+            encoded(&CreateAclsRequest::default().with_creations(vec![acl]), version)
+        }
+        ApiKey::DeleteAcls => {
+            let filter = delete_acls_request::DeleteAclsFilter::default()
+                .with_principal_filter(Some("User:a".into()));
+            encoded(&DeleteAclsRequest::default().with_filters(vec![filter]), version)
+        }
+        ApiKey::DescribeClientQuotas => {
+            let component = describe_client_quotas_request::ComponentData::default()
+                .with_entity_type("user".into())
+                .with_match(Some("a".into()));
+            let request = DescribeClientQuotasRequest::default().with_components(vec![component]);
+            encoded(&request, version)
+        }
+        ApiKey::DescribeUserScramCredentials => {
+            let user =
+                describe_user_scram_credentials_request::UserName::default().with_name("a".into());
+            let request = DescribeUserScramCredentialsRequest::default();
+            encoded(&request.with_users(Some(vec![user])), version)
+        }
+        ApiKey::ListConfigResources => {
+            let types = if version >= 1 { vec![2, 4] } else { Vec::new() };
+            encoded(&ListConfigResourcesRequest::default().with_resource_types(types), version)
+        }
+        ApiKey::DescribeTopicPartitions => {
+            let cursor =
+                describe_topic_partitions_request::Cursor::default().with_topic_name(name());
+            let topic =
+                describe_topic_partitions_request::TopicRequest::default().with_name(name());
+            let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
+            encoded(&request.with_cursor(Some(cursor)), version)
+        }
+        _ => return None,
+    })
 }
 
 #[test]
@@ -162,6 +341,20 @@ fn a_good_request_of_every_version_passes_and_decodes() {
                 .unwrap_or_else(|e| panic!("{:?} v{version}: {e}", api.key));
             Request::decode(&header(api.key, version), body)
                 .unwrap_or_else(|e| panic!("{:?} v{version}: {e}", api.key));
+        }
+    }
+}
+
+#[test]
+fn a_good_request_is_walked_to_its_last_byte() {
+    for api in APIS {
+        for version in api.min..=api.max {
+            let body = sample(api.key, version);
+            let (shape, flexible_since) = shapes::of(api.key).unwrap();
+            let flexible = version >= flexible_since;
+            let mut walk = Walk { rest: &body, version, flexible, elements: 0 };
+            walk.shape(shape).unwrap();
+            assert_eq!(walk.rest, b"", "{:?} v{version}", api.key);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Tags are never used twice. A field that this release does not know is skipped; a *command* it
 //! does not know is an error, and a broker that meets it stops: it is proposed only after the
 //! feature level was raised past what this release knows. Tags 20 to 29 of `Command` are reserved
-//! for transactions, 30 to 39 for merging and branching, 40 to 49 for groups; tag 5 of `Run` is
+//! for transactions, 30 to 39 for merging and branching, 41 to 49 for groups; tag 5 of `Run` is
 //! where inline bytes will stand.
 
 use bytes::Bytes;
@@ -13,14 +13,14 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Proposal,
-    Run,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange, ConfigOperation,
+    ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Proposal, Run,
 };
 use crate::envelope::{EnvelopeError, Format};
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
+pub(crate) mod groups;
 pub(crate) mod wire;
 
 /// The format of entries.
@@ -243,12 +243,31 @@ impl From<&Command> for wire::Command {
             Command::AllocateProducerIds { count } => {
                 Self::AllocateProducerIds(wire::AllocateProducerIds { count: *count })
             }
-            Command::CommitOffsets { group, offsets } => Self::CommitOffsets(wire::CommitOffsets {
-                group: group.clone(),
-                offsets: offsets.iter().map(Into::into).collect(),
-            }),
+            Command::CommitOffsets { group, office, committer, retention_ms, offsets } => {
+                Self::CommitOffsets(wire::CommitOffsets {
+                    group: group.clone(),
+                    offsets: offsets.iter().map(Into::into).collect(),
+                    committer: committer.as_ref().map(Into::into),
+                    retention_ms: *retention_ms,
+                    office: office.get(),
+                })
+            }
+            Command::ChangeGroup { group, office, revision, change } => {
+                let (group, change) = (group.clone(), Some(change.into()));
+                let (office, revision) = (office.get(), *revision);
+                Self::ChangeGroup(wire::ChangeGroup { group, revision, change, office })
+            }
+            Command::DeleteRecords { partition, before } => {
+                Self::DeleteRecords(delete_records(*partition, *before))
+            }
         }
     }
+}
+
+fn delete_records(partition: TopicPartition, before: Option<Offset>) -> wire::DeleteRecords {
+    let TopicPartition { topic, partition } = partition;
+    let topic = topic.as_bytes().to_vec();
+    wire::DeleteRecords { topic, partition, before: before.map(|offset| offset.0) }
 }
 
 impl From<&ConfigResource> for wire::ConfigResource {
@@ -258,6 +277,8 @@ impl From<&ConfigResource> for wire::ConfigResource {
                 ConfigResource::Topic(topic) => wire::Resource::Topic(topic.as_bytes().to_vec()),
                 ConfigResource::Broker(node) => wire::Resource::Broker(node.0),
                 ConfigResource::Cluster => wire::Resource::Cluster(true),
+                ConfigResource::Group(name) => wire::Resource::Group(name.clone()),
+                ConfigResource::ClientMetrics(name) => wire::Resource::ClientMetrics(name.clone()),
             }),
         }
     }
@@ -296,18 +317,6 @@ impl From<&BatchSummary> for wire::Batch {
                 epoch: i32::from(producer.epoch),
                 base_sequence: producer.base_sequence,
             }),
-        }
-    }
-}
-
-impl From<&CommittedOffset> for wire::CommittedOffset {
-    fn from(offset: &CommittedOffset) -> Self {
-        Self {
-            topic: offset.partition.topic.as_bytes().to_vec(),
-            partition: offset.partition.partition,
-            offset: offset.offset.0,
-            leader_epoch: offset.leader_epoch,
-            metadata: offset.metadata.clone(),
         }
     }
 }
@@ -377,7 +386,23 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
         }
         wire::Command::CommitOffsets(commit) => Command::CommitOffsets {
             group: commit.group,
-            offsets: commit.offsets.into_iter().map(committed).collect::<Result<_, _>>()?,
+            committer: commit.committer.map(Into::into),
+            retention_ms: commit.retention_ms,
+            office: Lsn::new(commit.office),
+            offsets: commit.offsets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        },
+        wire::Command::ChangeGroup(change) => Command::ChangeGroup {
+            group: change.group,
+            office: Lsn::new(change.office),
+            revision: change.revision,
+            change: change.change.ok_or(CodecError::UnknownCommand)?.try_into()?,
+        },
+        wire::Command::DeleteRecords(delete) => Command::DeleteRecords {
+            partition: TopicPartition {
+                topic: topic_id(&delete.topic)?,
+                partition: delete.partition,
+            },
+            before: delete.before.map(Offset),
         },
     })
 }
@@ -387,6 +412,8 @@ fn config_resource(resource: Option<wire::ConfigResource>) -> Result<ConfigResou
         Some(wire::Resource::Topic(topic)) => Ok(ConfigResource::Topic(topic_id(&topic)?)),
         Some(wire::Resource::Broker(node)) => Ok(ConfigResource::Broker(NodeId(node))),
         Some(wire::Resource::Cluster(_)) => Ok(ConfigResource::Cluster),
+        Some(wire::Resource::Group(name)) => Ok(ConfigResource::Group(name)),
+        Some(wire::Resource::ClientMetrics(name)) => Ok(ConfigResource::ClientMetrics(name)),
         None => Err(CodecError::Field("resource")),
     }
 }
@@ -418,15 +445,6 @@ fn batch(batch: wire::Batch) -> Result<BatchSummary, CodecError> {
         records: batch.records,
         max_timestamp: batch.max_timestamp,
         producer: producer.transpose()?,
-    })
-}
-
-pub(crate) fn committed(offset: wire::CommittedOffset) -> Result<CommittedOffset, CodecError> {
-    Ok(CommittedOffset {
-        partition: TopicPartition { topic: topic_id(&offset.topic)?, partition: offset.partition },
-        offset: Offset(offset.offset),
-        leader_epoch: offset.leader_epoch,
-        metadata: offset.metadata,
     })
 }
 

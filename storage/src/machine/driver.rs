@@ -175,7 +175,7 @@ impl Driver {
 
     fn accept(&mut self, request: Request) {
         match request {
-            Request::Propose(queued) => self.waiting.push_back(queued),
+            Request::Propose(queued) => self.waiting.push_back(*queued),
             Request::Barrier(reply) => self.barriers.push(reply),
             Request::Help(proposals) => self.favours.extend(proposals),
             Request::Wake(awake) => {
@@ -256,6 +256,9 @@ impl Driver {
                     }
                     if freshness == Freshness::Latest {
                         self.tail_seen = asked;
+                        if self.registered && self.read(|state| state.brokers().len() == 1) {
+                            self.shared.lease.renew(asked);
+                        }
                     }
                     return Ok(true);
                 }

@@ -1,7 +1,7 @@
 //! The batches of an extent, with the offsets that the state gave them.
 
 use bytes::Bytes;
-use odradek_protocol::compression::{self, Records};
+use odradek_protocol::compression::{self, OpenError, Record, Records};
 use odradek_protocol::id::Offset;
 use odradek_protocol::record::RecordBatch;
 
@@ -33,25 +33,48 @@ impl PlacedBatch {
         self.base.advanced_by(self.records)
     }
 
-    /// Its first record that is not older than `timestamp_ms`; `None` if the batch can't be opened.
-    pub(super) fn first_not_older(&self, timestamp_ms: i64) -> Option<TimestampOffset> {
-        let (batch, _) = RecordBatch::split_first(&self.bytes)?;
-        if batch.has_log_append_time() {
-            return Some(TimestampOffset { offset: self.base, timestamp_ms: self.max_timestamp });
-        }
-        let records = compression::unpack(&batch, UNPACKED_BYTES_MAX).ok()?;
-        for record in Records::of(&batch, records) {
-            let record = record.ok()?;
-            let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
-            if timestamp >= timestamp_ms {
-                let delta = u32::try_from(record.offset_delta).ok()?;
-                return Some(TimestampOffset {
-                    offset: self.base.advanced_by(delta),
-                    timestamp_ms: timestamp,
-                });
+    /// Its first record from `from` on that is not older than `timestamp_ms`.
+    pub(super) fn first_not_older(
+        &self,
+        timestamp_ms: i64,
+        from: Offset,
+    ) -> Result<Option<TimestampOffset>, Unreadable> {
+        for record in self.times(from)? {
+            let record = record?;
+            if record.timestamp_ms >= timestamp_ms {
+                return Ok(Some(record));
             }
         }
-        None
+        Ok(None)
+    }
+
+    /// The first with the largest timestamp of its records from `from` on.
+    pub(super) fn latest(&self, from: Offset) -> Result<Option<TimestampOffset>, Unreadable> {
+        let mut latest: Option<TimestampOffset> = None;
+        for record in self.times(from)? {
+            let record = record?;
+            if latest.is_none_or(|latest| record.timestamp_ms > latest.timestamp_ms) {
+                latest = Some(record);
+            }
+        }
+        Ok(latest)
+    }
+
+    /// What stands for a batch that can't be opened: its first offset from `from` on, which is
+    /// never too late.
+    pub(super) fn unopened(&self, from: Offset) -> TimestampOffset {
+        TimestampOffset { offset: self.base.max(from), timestamp_ms: self.max_timestamp }
+    }
+
+    /// When its records from `from` on are from.
+    fn times(&self, from: Offset) -> Result<Times, Unreadable> {
+        let (batch, _) = RecordBatch::split_first(&self.bytes).ok_or(Unreadable)?;
+        if batch.has_log_append_time() {
+            return Ok(Times::All(Some(self.unopened(from))));
+        }
+        let unpacked = compression::unpack(&batch, UNPACKED_BYTES_MAX).map_err(|_| Unreadable)?;
+        let records = Records::of(&batch, unpacked);
+        Ok(Times::Each { records, base: self.base, base_timestamp: batch.base_timestamp(), from })
     }
 
     /// Its first bytes with the offset it got. The leader epoch is 0 for ever: nobody leads here.
@@ -60,6 +83,38 @@ impl PlacedBatch {
         head[..8].copy_from_slice(&self.base.0.to_be_bytes());
         head[8..12].copy_from_slice(&self.bytes[8..12]);
         head
+    }
+}
+
+/// The records of a batch are not what they claim to be: its producer compressed nonsense.
+#[derive(Debug)]
+pub(super) struct Unreadable;
+
+/// The times of a batch's records.
+enum Times {
+    /// All have one: the broker's. The first that is asked for stands for them.
+    All(Option<TimestampOffset>),
+    /// Each has its own.
+    Each { records: Records, base: Offset, base_timestamp: i64, from: Offset },
+}
+
+impl Iterator for Times {
+    type Item = Result<TimestampOffset, Unreadable>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (records, base, base_timestamp, from) = match self {
+            Self::All(first) => return first.take().map(Ok),
+            Self::Each { records, base, base_timestamp, from } => {
+                (records, *base, *base_timestamp, *from)
+            }
+        };
+        let place = |record: Result<Record, OpenError>| {
+            let record = record.map_err(|_| Unreadable)?;
+            let delta = u32::try_from(record.offset_delta).map_err(|_| Unreadable)?;
+            let timestamp_ms = base_timestamp.saturating_add(record.timestamp_delta);
+            Ok(TimestampOffset { offset: base.advanced_by(delta), timestamp_ms })
+        };
+        records.map(place).find(|placed| placed.as_ref().map_or(true, |it| it.offset >= from))
     }
 }
 

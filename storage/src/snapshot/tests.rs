@@ -36,14 +36,17 @@ fn an_empty_state_has_a_snapshot() {
 #[test]
 fn any_change_to_the_state_changes_its_digest() {
     let state = golden::full_state();
-    let changes: [fn(&mut State); 8] = [
+    let changes: [fn(&mut State); 11] = [
         |it| it.level += 1,
         |it| it.last_hash.0 += 1,
         |it| it.log_time_ms += 1,
         |it| it.next_producer_id += 1,
         |it| it.brokers.last_node_id += 1,
         |it| it.brokers.left.clear(),
-        |it| it.groups.positions.clear(),
+        |it| it.groups.by_name.clear(),
+        |it| it.groups.last_revision += 1,
+        |it| it.configs.groups.clear(),
+        |it| it.topics.changed = it.topics.changed.next(),
         |it| it.configs.cluster.clear(),
     ];
     for (number, change) in changes.into_iter().enumerate() {
@@ -73,11 +76,46 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     assert_eq!(refusal(end), CodecError::Field("high_watermark"));
     let empty = |it: &mut wire::Snapshot| it.topics[0].partitions[0].extents[0].records = 0;
     assert_eq!(refusal(empty), CodecError::Field("records"));
+    // Of partition 0 an extent is left that begins below the log start offset, of the other topic's
+    // partition 0 nothing.
+    for log_start in [-1, 6, 7] {
+        let moved = |it: &mut wire::Snapshot| it.topics[0].partitions[0].log_start = log_start;
+        assert_eq!(refusal(moved), CodecError::Field("log_start"));
+    }
+    let unfounded = |it: &mut wire::Snapshot| it.topics[1].partitions[0].log_start = 0;
+    assert_eq!(refusal(unfounded), CodecError::Field("log_start"));
+    assert_eq!(refusal(give_away_twice), CodecError::Field("assigned"));
+    assert_eq!(refusal(|it| it.groups.reverse()), CodecError::NotCanonical);
     assert_eq!(refusal(|it| it.log_id.truncate(3)), CodecError::Field("log_id"));
     assert_eq!(
         refusal(|it| it.brokers[0].address.as_mut().unwrap().port = 70_000),
         CodecError::Field("port")
     );
+}
+
+/// To the second member what the first one has.
+fn give_away_twice(snapshot: &mut wire::Snapshot) {
+    let members = snapshot.groups.iter_mut().find_map(|group| match &mut group.membership {
+        Some(wire::Membership::Consumer(consumer)) => Some(&mut consumer.members),
+        _ => None,
+    });
+    let members = members.unwrap();
+    let revoking = members[0].current.as_ref().unwrap().revoking.clone();
+    assert!(!revoking.is_empty());
+    members[1].current.as_mut().unwrap().assigned = revoking;
+}
+
+#[test]
+fn what_is_gone_and_what_straddles_is_read_back() {
+    let state = golden::full_state();
+    let first = |index: usize| {
+        let topic = state.topics.by_id.values().nth(index).unwrap();
+        let partition = &topic.partitions[0];
+        let base = partition.extents().next().map(|extent| extent.base.0);
+        (partition.log_start.0, partition.high_watermark.0, base)
+    };
+    assert_eq!([first(0), first(1)], [(4, 6, Some(0)), (7, 7, None)]);
+    assert_eq!(State::from_snapshot(&state.to_snapshot().0), Ok(state));
 }
 
 #[test]

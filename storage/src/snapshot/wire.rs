@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::command::codec::wire::{Endpoint, RegisterBroker, SegmentId};
 
+mod groups;
+
+pub(crate) use groups::*;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Snapshot {
     #[prost(bytes = "vec", tag = "1")]
@@ -42,6 +46,16 @@ pub(crate) struct Snapshot {
     pub departed: Vec<Departed>,
     #[prost(bool, tag = "18")]
     pub has_claimed_store: bool,
+    #[prost(uint64, tag = "19")]
+    pub topics_changed: u64,
+    #[prost(uint64, tag = "20")]
+    pub last_group_revision: u64,
+    #[prost(message, repeated, tag = "21")]
+    pub group_configs: Vec<NamedConfigs>,
+    #[prost(message, repeated, tag = "22")]
+    pub client_metrics_configs: Vec<NamedConfigs>,
+    #[prost(uint64, tag = "23")]
+    pub offices_changed: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -68,6 +82,14 @@ pub(crate) struct Broker {
     pub commands_floor: u64,
     #[prost(uint64, repeated, tag = "8")]
     pub commands_above: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct NamedConfigs {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub configs: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -159,28 +181,4 @@ pub(crate) struct SeenBatch {
     pub last: i32,
     #[prost(int64, tag = "3")]
     pub base: i64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Group {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    #[prost(message, repeated, tag = "2")]
-    pub positions: Vec<Position>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Position {
-    #[prost(bytes = "vec", tag = "1")]
-    pub topic: Vec<u8>,
-    #[prost(int32, tag = "2")]
-    pub partition: i32,
-    #[prost(int64, tag = "3")]
-    pub offset: i64,
-    #[prost(sint32, tag = "4")]
-    pub leader_epoch: i32,
-    #[prost(string, tag = "5")]
-    pub metadata: String,
-    #[prost(int64, tag = "6")]
-    pub committed_ms: i64,
 }

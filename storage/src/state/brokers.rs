@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use odradek_protocol::id::NodeId;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::command::{BrokerAddress, CommandId, Endpoint, Incarnation, Outcome, Rejection};
 use crate::lsn::Lsn;
@@ -94,12 +95,32 @@ pub struct Brokers {
     pub(crate) departed: VecDeque<(NodeId, Endpoint)>,
     /// The last node id given out.
     pub(crate) last_node_id: i32,
+    /// The entry in which the serving brokers last changed.
+    pub(crate) changed: Lsn,
 }
 
 impl Brokers {
     /// Living brokers, by node id.
     pub fn by_node(&self) -> &BTreeMap<NodeId, Broker> {
         &self.by_node
+    }
+
+    /// Those that are named to clients: whoever is about to leave is not, unless all are.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (NodeId, &Broker)> {
+        let all_leave = self.by_node.values().all(|broker| broker.is_draining);
+        let brokers = self.by_node.iter().map(|(node, broker)| (*node, broker));
+        brokers.filter(move |(_, broker)| all_leave || !broker.is_draining)
+    }
+
+    /// The broker that coordinates a group, by rendezvous hashing: when a broker comes or goes,
+    /// only its own share moves.
+    pub(crate) fn coordinator_of(&self, group: &str) -> Option<NodeId> {
+        let weight = |node: NodeId| {
+            let mut key = group.as_bytes().to_vec();
+            key.extend_from_slice(&node.0.to_be_bytes());
+            (xxh3_64(&key), node)
+        };
+        self.serving().map(|(node, _)| node).max_by_key(|node| weight(*node))
     }
 
     /// The node id of an incarnation that is registered.
@@ -149,6 +170,7 @@ impl Brokers {
         };
         self.by_node.insert(node, broker);
         self.by_incarnation.insert(id.incarnation, node);
+        self.changed = now;
         Ok(node)
     }
 
@@ -166,6 +188,7 @@ impl Brokers {
         proposer: Incarnation,
         incarnation: Incarnation,
         seen: Lsn,
+        now: Lsn,
     ) -> Result<Option<NodeId>, Rejection> {
         let node = self.node_of(incarnation).ok_or(Rejection::BrokerFenced(incarnation))?;
         let heard_later = self.by_node.get(&node).is_some_and(|broker| broker.last_heard > seen);
@@ -180,14 +203,16 @@ impl Brokers {
             self.departed.push_back((node, gone.address.endpoint()));
         }
         self.forget(incarnation);
+        self.changed = now;
         Ok(forgotten)
     }
 
     /// Lets clients be sent to others from now on.
-    pub(crate) fn drain(&mut self, incarnation: Incarnation) {
+    pub(crate) fn drain(&mut self, incarnation: Incarnation, now: Lsn) {
         let broker = self.node_of(incarnation).and_then(|node| self.by_node.get_mut(&node));
         if let Some(broker) = broker {
             broker.is_draining = true;
+            self.changed = now;
         }
     }
 

@@ -1,4 +1,5 @@
-//! Configs of brokers, and of the cluster as the default for all of them.
+//! Configs of all that is no topic: brokers, the cluster as the default for all of them, groups,
+//! subscriptions to the metrics of clients.
 //!
 //! Names and values are text here: which there are and what they mean is the broker's to know.
 
@@ -6,13 +7,15 @@ use std::collections::BTreeMap;
 
 use odradek_protocol::id::NodeId;
 
-use crate::command::{ConfigChange, ConfigOperation};
+use crate::command::{ConfigChange, ConfigOperation, ConfigResource};
 
 /// Configs that were set while the cluster ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configs {
     pub(crate) cluster: BTreeMap<String, String>,
     pub(crate) brokers: BTreeMap<NodeId, BTreeMap<String, String>>,
+    pub(crate) groups: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) client_metrics: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Configs {
@@ -26,20 +29,50 @@ impl Configs {
         self.brokers.get(&node)
     }
 
-    pub(crate) fn alter_cluster(&mut self, replace: bool, changes: &[ConfigChange]) {
-        apply_changes(&mut self.cluster, replace, changes);
+    /// What was set for groups, by name: only those for which something was.
+    pub fn groups(&self) -> &BTreeMap<String, BTreeMap<String, String>> {
+        &self.groups
     }
 
-    pub(crate) fn alter_broker(&mut self, node: NodeId, replace: bool, changes: &[ConfigChange]) {
-        let configs = self.brokers.entry(node).or_default();
-        apply_changes(configs, replace, changes);
-        if configs.is_empty() {
-            self.brokers.remove(&node);
+    /// The subscriptions to the metrics of clients, by name.
+    pub fn client_metrics(&self) -> &BTreeMap<String, BTreeMap<String, String>> {
+        &self.client_metrics
+    }
+
+    /// Alters what is no topic: those keep their configs themselves.
+    pub(crate) fn alter(
+        &mut self,
+        resource: &ConfigResource,
+        replace: bool,
+        changes: &[ConfigChange],
+    ) {
+        match resource {
+            ConfigResource::Topic(_) => {}
+            ConfigResource::Broker(node) => alter_one(&mut self.brokers, node, replace, changes),
+            ConfigResource::Cluster => apply_changes(&mut self.cluster, replace, changes),
+            ConfigResource::Group(name) => alter_one(&mut self.groups, name, replace, changes),
+            ConfigResource::ClientMetrics(name) => {
+                alter_one(&mut self.client_metrics, name, replace, changes);
+            }
         }
     }
 
     pub(crate) fn forget_broker(&mut self, node: NodeId) {
         self.brokers.remove(&node);
+    }
+}
+
+/// Alters one of several; what has no configs left is forgotten.
+fn alter_one<K: Ord + Clone>(
+    all: &mut BTreeMap<K, BTreeMap<String, String>>,
+    key: &K,
+    replace: bool,
+    changes: &[ConfigChange],
+) {
+    let configs = all.entry(key.clone()).or_default();
+    apply_changes(configs, replace, changes);
+    if configs.is_empty() {
+        all.remove(key);
     }
 }
 

@@ -6,6 +6,7 @@ use odradek_protocol::id::Offset;
 
 use super::producers::Producers;
 use crate::check;
+use crate::command::Rejection;
 use crate::invariant::InvariantId;
 use crate::segment::SegmentId;
 
@@ -16,8 +17,9 @@ use crate::segment::SegmentId;
 ///    |   gone      |  extents, contiguous     |  next record
 /// ```
 ///
-/// - **PART-1** extents are contiguous: the first ends behind `log_start`, each begins where the
-///   one before ends, the last ends at `high_watermark`.
+/// - **PART-1** extents are contiguous: the first begins at `log_start` or below it and ends behind
+///   it, each begins where the one before ends, the last ends at `high_watermark`. There is none if
+///   `log_start` is `high_watermark`.
 /// - **PART-2** `high_watermark` never moves back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
@@ -86,9 +88,42 @@ impl Partition {
         self.extents.iter()
     }
 
-    /// Bytes of record batches, as producers sent them.
+    /// Bytes of record batches, as producers sent them: of the first extent all, also what lies
+    /// below the log start offset.
     pub fn bytes(&self) -> u64 {
         self.extents.iter().map(|extent| u64::from(extent.location.bytes)).sum()
+    }
+
+    /// PART-1 at the log start offset.
+    pub(crate) fn begins_in_its_first_extent(&self) -> bool {
+        match self.extents.front() {
+            Some(first) => (first.base..first.end()).contains(&self.log_start),
+            None => self.log_start == self.high_watermark,
+        }
+    }
+
+    /// Moves the log start offset to `before`, or to the high watermark. Returns the extents that
+    /// are gone; an offset below the log start offset changes nothing.
+    pub(crate) fn delete_records(
+        &mut self,
+        before: Option<Offset>,
+    ) -> Result<Vec<Extent>, Rejection> {
+        let (first, last) = (self.log_start, self.high_watermark);
+        let before = before.unwrap_or(last);
+        if before > last || before < Offset(0) {
+            return Err(Rejection::OffsetOutOfRange { offset: before, first, last });
+        }
+        self.log_start = before.max(first);
+        let gone = self.extents.partition_point(|extent| extent.end() <= self.log_start);
+        let gone = self.extents.drain(..gone).collect();
+        check!(
+            InvariantId::Part1,
+            self.begins_in_its_first_extent(),
+            "log start {} and first extent {:?}",
+            self.log_start,
+            self.extents.front()
+        );
+        Ok(gone)
     }
 
     /// Adds records at the end.

@@ -10,5 +10,6 @@ mod invariants;
 mod model;
 mod properties;
 mod script;
+mod script_groups;
 mod script_text;
 pub(crate) mod strategies;

@@ -10,6 +10,7 @@ use odradek_protocol::id::{TopicId, TopicPartition};
 use super::configs::apply_changes;
 use super::partition::Partition;
 use crate::command::{ConfigChange, Rejection};
+use crate::lsn::Lsn;
 
 /// Most partitions a cluster takes.
 pub const PARTITIONS_MAX: u64 = 1_000_000;
@@ -35,6 +36,8 @@ pub struct Topics {
     pub(crate) by_id: BTreeMap<TopicId, Topic>,
     pub(crate) ids: BTreeMap<String, TopicId>,
     partitions_total: u64,
+    /// The entry that last created or deleted a topic, or added partitions to one.
+    pub(crate) changed: Lsn,
 }
 
 impl Topics {

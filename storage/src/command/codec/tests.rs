@@ -159,6 +159,30 @@ fn fields_out_of_their_range_are_errors() {
         runs: vec![run],
     };
     assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("epoch"));
+    let change = |change| {
+        let change = wire::ChangeGroup { group: "g".to_owned(), office: 1, revision: 1, change };
+        refused(wire::Command::ChangeGroup(change))
+    };
+    let replace = wire::ReplaceMember { old: "a".to_owned(), new: "b".to_owned(), member: None };
+    let replace = wire::GroupChange::ReplaceMember(replace);
+    assert_eq!(change(Some(replace)), CodecError::Field("member"));
+    let consumers = |kind| {
+        let changes = vec![wire::ConsumerChange { kind }];
+        change(Some(wire::GroupChange::ChangeConsumers(wire::ChangeConsumers { changes })))
+    };
+    let current = |current| {
+        let set = wire::SetCurrent { id: "a".to_owned(), current };
+        consumers(Some(wire::ConsumerChangeKind::SetCurrent(set)))
+    };
+    assert_eq!(current(None), CodecError::Field("current"));
+    let unheard = wire::Current { state: 3, ..wire::Current::default() };
+    assert_eq!(current(Some(unheard)), CodecError::Field("state"));
+    let put = wire::PutMember { id: "a".to_owned(), subscription: None };
+    let put = consumers(Some(wire::ConsumerChangeKind::PutMember(put)));
+    assert_eq!(put, CodecError::Field("subscription"));
+    // Of a later release.
+    assert_eq!(change(None), CodecError::UnknownCommand);
+    assert_eq!(consumers(None), CodecError::UnknownCommand);
     let nameless =
         wire::Proposal { id: None, command: Some(wire::Command::Heartbeat(wire::Heartbeat {})) };
     assert_eq!(Entry::decode(&foreign(nameless)), Err(CodecError::Field("id")));

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+mod groups;
+
+pub(crate) use groups::*;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Entry {
     #[prost(bytes = "vec", tag = "1")]
@@ -44,7 +48,7 @@ pub(crate) struct SegmentId {
 pub(crate) struct Proposal {
     #[prost(message, optional, tag = "1")]
     pub id: Option<CommandId>,
-    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 40")]
     pub command: Option<Command>,
 }
 
@@ -78,6 +82,10 @@ pub(crate) enum Command {
     DrainBroker(DrainBroker),
     #[prost(message, tag = "15")]
     ClaimStore(ClaimStore),
+    #[prost(message, tag = "16")]
+    DeleteRecords(DeleteRecords),
+    #[prost(message, tag = "40")]
+    ChangeGroup(ChangeGroup),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -175,7 +183,7 @@ pub(crate) struct AlterConfigs {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ConfigResource {
-    #[prost(oneof = "Resource", tags = "1, 2, 3")]
+    #[prost(oneof = "Resource", tags = "1, 2, 3, 4, 5")]
     pub resource: Option<Resource>,
 }
 
@@ -187,6 +195,10 @@ pub(crate) enum Resource {
     Broker(i32),
     #[prost(bool, tag = "3")]
     Cluster(bool),
+    #[prost(string, tag = "4")]
+    Group(String),
+    #[prost(string, tag = "5")]
+    ClientMetrics(String),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -250,23 +262,11 @@ pub(crate) struct AllocateProducerIds {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct CommitOffsets {
-    #[prost(string, tag = "1")]
-    pub group: String,
-    #[prost(message, repeated, tag = "2")]
-    pub offsets: Vec<CommittedOffset>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct CommittedOffset {
+pub(crate) struct DeleteRecords {
     #[prost(bytes = "vec", tag = "1")]
     pub topic: Vec<u8>,
     #[prost(int32, tag = "2")]
     pub partition: i32,
-    #[prost(int64, tag = "3")]
-    pub offset: i64,
-    #[prost(sint32, tag = "4")]
-    pub leader_epoch: i32,
-    #[prost(string, tag = "5")]
-    pub metadata: String,
+    #[prost(int64, optional, tag = "3")]
+    pub before: Option<i64>,
 }

@@ -78,16 +78,18 @@ impl Driver {
 
     /// Appends proposals until each has an outcome, or certainly will have none.
     pub(super) async fn append(&mut self, mut proposals: Vec<Proposal>) -> Result<(), Stop> {
+        let began = self.ports.clock.uptime();
+        // Favours alone may have been done by others long ago, and show nobody alive.
+        let is_own = |proposal: &Proposal| proposal.id.incarnation == self.incarnation;
+        let has_own = proposals.iter().any(is_own);
         let mut losses: u32 = 0;
         let mut is_exposed = false;
         loop {
-            // Others may have included some of them. Favours that were handed on are not ours.
-            let own = self.incarnation;
-            proposals.retain(|proposal| match proposal.id.incarnation == own {
-                true => self.pending.contains_key(&proposal.id.counter),
-                false => !is_exposed && self.read(|state| !state.is_applied(proposal.id)),
-            });
+            proposals.retain(|proposal| self.is_to_do(proposal, is_exposed));
             if proposals.is_empty() {
+                if has_own && self.registered {
+                    self.shared.lease.renew(began);
+                }
                 return Ok(());
             }
             if self.registered && !is_exposed && self.is_used_to_help() {
@@ -103,9 +105,13 @@ impl Driver {
                     if !is_heartbeat(&entry) {
                         self.tell_others(entry.lsn);
                     }
+                    self.shared.lease.renew(began);
                     return self.apply(&entry, &bytes);
                 }
-                Answer::Taken(found) if found == bytes => return self.apply(&entry, &bytes),
+                Answer::Taken(found) if found == bytes => {
+                    self.shared.lease.renew(began);
+                    return self.apply(&entry, &bytes);
+                }
                 Answer::Taken(found) => {
                     let registered = self.registered;
                     self.apply_slot(&Slot { lsn: entry.lsn, bytes: found })?;
@@ -141,6 +147,14 @@ impl Driver {
                 Answer::Broken(cause) => return Err(HaltReason(cause)),
             }
         }
+    }
+
+    /// Others may have included it. Favours that were handed on are not ours.
+    fn is_to_do(&self, proposal: &Proposal, is_exposed: bool) -> bool {
+        if proposal.id.incarnation == self.incarnation {
+            return self.pending.contains_key(&proposal.id.counter);
+        }
+        !is_exposed && self.read(|state| !state.is_applied(proposal.id))
     }
 
     /// Takes proposals back that are in no entry, for an incarnation that is to come.

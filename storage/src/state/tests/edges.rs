@@ -7,14 +7,16 @@ use uuid::Uuid;
 
 use super::chain::{begun, create_topic, propose, register};
 use super::invariants::recount;
+use crate::command::groups::{ClassicMember, MemberChange};
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, Command, Incarnation, Outcome, Rejection, Run,
-    RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, Command, GroupChange, Incarnation, Outcome,
+    Rejection, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::INCARNATIONS_REMEMBERED;
+use crate::state::groups::Membership;
 
 const ORDERS: TopicPartition = TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 };
 
@@ -93,6 +95,34 @@ fn numbers_that_are_used_up_are_a_rejection() {
     let applied = chain.apply(&mut state, allocate(3, 4)).unwrap();
     let first = ProducerId(i64::MAX - 4);
     assert_eq!(applied.outcomes, [Outcome::ProducerIds { first, count: 4 }]);
+}
+
+#[test]
+fn the_last_generation_is_followed_by_the_first() {
+    let (mut chain, mut state, _) = begun();
+    let begin = |counter, revision, office| {
+        let member = MemberChange::Put { id: "m".to_owned(), member: ClassicMember::default() };
+        let change = GroupChange::BeginGeneration {
+            protocol_type: "consumer".to_owned(),
+            protocol: Some("range".to_owned()),
+            leader: Some("m".to_owned()),
+            with_staged: false,
+            members: vec![member],
+        };
+        let group = "g".to_owned();
+        propose(1, counter, Command::ChangeGroup { group, office, revision, change })
+    };
+    // Broker 2 leaves, so that broker 1 coordinates.
+    chain.apply(&mut state, propose(2, 2, Command::DrainBroker)).unwrap();
+    let office = state.offices_changed();
+    chain.apply(&mut state, begin(2, 0, office)).unwrap();
+    let group = state.groups.by_name.get_mut("g").unwrap();
+    let Membership::Classic(classic) = &mut group.membership else { panic!("{group:?}") };
+    classic.generation = i32::MAX;
+    let applied = chain.apply(&mut state, begin(3, 1, office)).unwrap();
+    assert_eq!(applied.outcomes, [Outcome::GroupChanged(2)]);
+    let generation = state.groups().get("g").and_then(|it| it.classic()).map(|it| it.generation);
+    assert_eq!(generation, Some(1));
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! What the state claims about itself, counted again from nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use odradek_protocol::id::TopicId;
+use odradek_protocol::id::{PartitionIndex, TopicId};
 
-use crate::command::{Command, Entry};
+use crate::command::{Command, Entry, GroupChange};
 use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::COMMANDS_REMEMBERED;
+use crate::state::groups::classic::ClassicGroup;
+use crate::state::groups::consumer::ConsumerGroup;
+use crate::state::groups::{Group, Membership};
 use crate::state::producers::BATCHES_REMEMBERED;
 
 /// PART-1, PART-2 against the state before the entry, SEG-1, and the indexes that must agree with
@@ -24,6 +27,8 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
             partitions += 1;
             let mut end = partition.extents().next().map_or(partition.high_watermark, |it| it.base);
             assert!((end..=partition.high_watermark).contains(&partition.log_start), "PART-1");
+            let holds_nothing = partition.extents().next().is_none();
+            assert!(!holds_nothing || partition.log_start == partition.high_watermark, "PART-1");
             for extent in partition.extents() {
                 assert_eq!(extent.base, end, "PART-1");
                 assert!(extent.end() > extent.base && extent.end() > partition.log_start, "PART-1");
@@ -35,6 +40,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
             let earlier = before.topic(topic.id).and_then(|it| it.partitions.get(index));
             if let Some(earlier) = earlier.filter(|_| !deleted(topic.id)) {
                 assert!(earlier.high_watermark <= partition.high_watermark, "PART-2");
+                assert!(earlier.log_start <= partition.log_start, "what is gone stays gone");
             }
             for producer in partition.producers.by_id().values() {
                 assert!((1..=BATCHES_REMEMBERED).contains(&producer.batches.len()));
@@ -48,8 +54,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
     for id in state.segments().unreferenced().keys() {
         assert!(!references.contains_key(id), "{id} is referenced and waits to be swept");
     }
-    let groups = &state.groups().positions;
-    assert!(groups.values().all(|positions| !positions.is_empty()), "a group has a position");
+    recount_groups(before, entry, state);
     assert_eq!(state.brokers().len(), state.brokers.by_incarnation.len());
     for (node, broker) in state.brokers() {
         assert_eq!(state.brokers.node_of(broker.incarnation), Some(*node));
@@ -59,4 +64,72 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert!(broker.last_heard <= state.applied());
     }
     assert!(state.log_time_ms() >= before.log_time_ms(), "log time never runs backwards");
+}
+
+/// Groups: which there are, whose partitions are whose, and that their numbers rise.
+fn recount_groups(before: &State, entry: &Entry, state: &State) {
+    let may_begin_anew = |name: &str| {
+        entry.proposals.iter().any(|it| match &it.command {
+            Command::ChangeGroup { group, change, .. } if group == name => {
+                matches!(change, GroupChange::DeleteGroup | GroupChange::DeleteOffsets { .. })
+            }
+            _ => false,
+        })
+    };
+    let mut revisions = BTreeSet::new();
+    for (name, group) in state.groups().iter() {
+        let is_heard_of = group.membership != Membership::None;
+        assert!(is_heard_of || !group.positions.is_empty(), "{name} is nothing");
+        assert_eq!(is_heard_of, group.revision > 0);
+        assert!(group.revision <= state.groups.last_revision);
+        assert!(
+            group.revision == 0 || revisions.insert(group.revision),
+            "a revision is one group's"
+        );
+        assert!(group.empty_since_ms <= state.log_time_ms());
+        for (partition, position) in &group.positions {
+            assert!(state.partition(*partition).is_some(), "{partition} is gone");
+            assert!(position.committed_ms <= state.log_time_ms());
+        }
+        match &group.membership {
+            Membership::None => {}
+            Membership::Classic(classic) => recount_classic(classic),
+            Membership::Consumer(consumer) => recount_consumer(consumer),
+        }
+        let earlier = before.groups().get(name).filter(|_| !may_begin_anew(name));
+        if let Some(earlier) = earlier {
+            assert!(number(earlier) <= number(group), "generations and epochs of {name} rise");
+            assert!(earlier.revision <= group.revision);
+        }
+    }
+    assert!(before.groups.last_revision <= state.groups.last_revision);
+}
+
+fn number(group: &Group) -> i32 {
+    match &group.membership {
+        Membership::None => 0,
+        Membership::Classic(classic) => classic.generation,
+        Membership::Consumer(consumer) => consumer.epoch,
+    }
+}
+
+fn recount_classic(classic: &ClassicGroup) {
+    let is_empty = classic.members.is_empty();
+    assert_eq!(classic.leader.is_none(), is_empty);
+    assert_eq!(classic.protocol.is_none(), is_empty);
+    assert!(!(is_empty && classic.is_assigned));
+    assert!(classic.leader.iter().all(|leader| classic.members.contains_key(leader)));
+}
+
+fn recount_consumer(consumer: &ConsumerGroup) {
+    let mut owners: BTreeMap<(TopicId, PartitionIndex), String> = BTreeMap::new();
+    for (id, member) in consumer.members() {
+        for (topic, indexes) in member.current.assigned.iter().chain(&member.current.revoking) {
+            for index in indexes {
+                let other = owners.insert((*topic, *index), id.clone());
+                assert!(other.is_none_or(|other| other == *id), "a partition has one owner");
+            }
+        }
+    }
+    assert_eq!(consumer.owners, owners);
 }

@@ -7,16 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::chain::START_MS;
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset,
-    ConfigChange, ConfigOperation, ConfigResource, Entry, Incarnation, Outcome, Proposal,
-    Rejection, Run, RunOutcome,
+    Committer, ConfigChange, ConfigOperation, ConfigResource, Entry, Incarnation, Outcome,
+    Proposal, Rejection, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
+
+mod groups;
+
+use groups::ModelGroups;
 
 const LEAP_MS_MAX: i64 = 600_000;
 const SEQUENCES: i64 = 1 << 31;
@@ -29,6 +34,7 @@ pub(super) struct Model {
     producer_ids: i64,
     nodes: i32,
     brokers: BTreeMap<NodeId, ModelBroker>,
+    offices_changed: Lsn,
     has_claimed_store: bool,
     left: BTreeSet<Incarnation>,
     departed: Vec<(NodeId, String)>,
@@ -36,7 +42,8 @@ pub(super) struct Model {
     segments: BTreeMap<SegmentId, ModelSegment>,
     cluster_configs: BTreeMap<String, String>,
     broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
-    positions: BTreeMap<(String, TopicPartition), (CommittedOffset, i64)>,
+    named_configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    groups: ModelGroups,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +62,29 @@ struct ModelTopic {
     name: String,
     replication_factor: u16,
     configs: BTreeMap<String, String>,
-    partitions: Vec<Vec<ModelBatch>>,
+    partitions: Vec<ModelPartition>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ModelPartition {
+    log_start: i64,
+    history: Vec<ModelBatch>,
+}
+
+impl ModelPartition {
+    fn end(&self) -> i64 {
+        self.history.last().map_or(0, ModelBatch::end)
+    }
+
+    fn delete(&mut self, before: Option<Offset>) -> Outcome {
+        let (first, last) = (Offset(self.log_start), Offset(self.end()));
+        let offset = before.unwrap_or(last);
+        if !(Offset(0)..=last).contains(&offset) {
+            return Outcome::Rejected(Rejection::OffsetOutOfRange { offset, first, last });
+        }
+        self.log_start = self.log_start.max(offset.0);
+        Outcome::RecordsDeleted(Offset(self.log_start))
+    }
 }
 
 /// A batch in the log, and where its bytes are.
@@ -100,6 +129,7 @@ impl Model {
             producer_ids: 0,
             nodes: 2,
             brokers: [(NodeId(1), broker(1, "h1")), (NodeId(2), broker(2, "h2"))].into(),
+            offices_changed: Lsn::FIRST,
             has_claimed_store: false,
             left: BTreeSet::new(),
             departed: Vec::new(),
@@ -107,7 +137,8 @@ impl Model {
             segments: BTreeMap::new(),
             cluster_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
-            positions: BTreeMap::new(),
+            named_configs: BTreeMap::new(),
+            groups: ModelGroups::default(),
         }
     }
 
@@ -160,6 +191,7 @@ impl Model {
             }
             Command::DrainBroker => {
                 self.broker_mut(id.incarnation).unwrap().is_draining = true;
+                self.offices_changed = self.lsn;
                 Outcome::Done
             }
             Command::RaiseLevel { level } => {
@@ -177,7 +209,7 @@ impl Model {
                 if self.topics.remove(topic).is_none() {
                     return Outcome::Rejected(Rejection::UnknownTopic(*topic));
                 }
-                self.positions.retain(|(_, partition), _| partition.topic != *topic);
+                self.groups.forget_topic(*topic);
                 Outcome::Done
             }
             Command::CreatePartitions { topic, total } => self.grow(*topic, *total),
@@ -193,16 +225,54 @@ impl Model {
                     _ => Outcome::ProducerIds { first, count: *count },
                 }
             }
-            Command::CommitOffsets { group, offsets } => {
-                for offset in offsets {
-                    if self.history(offset.partition).is_ok() {
-                        let key = (group.clone(), offset.partition);
-                        self.positions.insert(key, (offset.clone(), self.now_ms));
-                    }
+            Command::CommitOffsets { group, office, committer, retention_ms, offsets } => {
+                if *office != self.offices_changed {
+                    return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
                 }
-                Outcome::Done
+                let times = (self.now_ms, *retention_ms);
+                self.commit_offsets(group, committer.as_ref(), offsets, times)
+            }
+            Command::ChangeGroup { group, office, revision, change } => {
+                let is_late = *office != self.offices_changed;
+                if is_late || self.coordinator(group) != Some(id.incarnation) {
+                    return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
+                }
+                match self.groups.change(group, *revision, change, self.now_ms) {
+                    Ok(revision) => Outcome::GroupChanged(revision),
+                    Err(rejection) => Outcome::Rejected(rejection),
+                }
+            }
+            Command::DeleteRecords { partition, before } => {
+                match find(&mut self.topics, *partition) {
+                    Ok(found) => found.delete(*before),
+                    Err(rejection) => Outcome::Rejected(rejection),
+                }
             }
         }
+    }
+
+    /// Who has the largest hash of those that are named to clients.
+    fn commit_offsets(
+        &mut self,
+        group: &str,
+        committer: Option<&Committer>,
+        offsets: &[CommittedOffset],
+        times: (i64, Option<i64>),
+    ) -> Outcome {
+        let mut known = |it: &TopicPartition| find(&mut self.topics, *it).is_ok();
+        let offsets = offsets.iter().filter(|it| known(&it.partition)).collect();
+        match self.groups.commit(group, committer, offsets, times) {
+            Ok(()) => Outcome::Done,
+            Err(rejection) => Outcome::Rejected(rejection),
+        }
+    }
+
+    fn coordinator(&self, group: &str) -> Option<Incarnation> {
+        let named = self.brokers.values().any(|broker| !broker.is_draining);
+        let brokers = self.brokers.iter().filter(|(_, broker)| !(named && broker.is_draining));
+        let hash = |node: &NodeId| xxh3_64(&[group.as_bytes(), &node.0.to_be_bytes()].concat());
+        let chosen = brokers.max_by_key(|(node, _)| (hash(node), **node));
+        chosen.map(|(_, broker)| broker.incarnation)
     }
 
     fn register(&mut self, id: CommandId, host: &str, zone: Option<String>) -> Outcome {
@@ -236,6 +306,7 @@ impl Model {
         if let Some(predecessor) = self.brokers.insert(node, broker) {
             self.left.insert(predecessor.incarnation);
         }
+        self.offices_changed = self.lsn;
         Outcome::BrokerRegistered(node)
     }
 
@@ -250,6 +321,7 @@ impl Model {
         let gone = self.brokers.remove(&node).unwrap();
         self.departed.push((node, gone.host));
         self.left.insert(incarnation);
+        self.offices_changed = self.lsn;
         Outcome::Done
     }
 
@@ -271,7 +343,7 @@ impl Model {
         if let Some(rejected) = self.too_many(*partitions) {
             return rejected;
         }
-        let partitions = (0..*partitions).map(|_| Vec::new()).collect();
+        let partitions = (0..*partitions).map(|_| ModelPartition::default()).collect();
         let created = ModelTopic {
             name: name.clone(),
             replication_factor: *replication_factor,
@@ -294,7 +366,7 @@ impl Model {
             return rejected;
         }
         let found = self.topics.get_mut(&topic).unwrap();
-        found.partitions.resize(usize::try_from(asked).unwrap(), Vec::new());
+        found.partitions.resize(usize::try_from(asked).unwrap(), ModelPartition::default());
         Outcome::Done
     }
 
@@ -313,6 +385,9 @@ impl Model {
             },
             ConfigResource::Broker(node) => self.broker_configs.entry(*node).or_default(),
             ConfigResource::Cluster => &mut self.cluster_configs,
+            ConfigResource::Group(_) | ConfigResource::ClientMetrics(_) => {
+                self.named_configs.entry(of.clone()).or_default()
+            }
         };
         if replace {
             configs.clear();
@@ -340,8 +415,8 @@ impl Model {
     }
 
     fn commit_run(&mut self, segment: SegmentId, segment_bytes: u64, run: &Run) -> RunOutcome {
-        let history = match self.history(run.partition) {
-            Ok(history) => history,
+        let ModelPartition { history, log_start } = match find(&mut self.topics, run.partition) {
+            Ok(partition) => partition,
             Err(rejection) => return RunOutcome::Rejected(rejection),
         };
         let end = u128::from(run.position) + u128::from(run.stored_bytes);
@@ -372,21 +447,17 @@ impl Model {
             batches.push(refused.unwrap_or(BatchOutcome::Appended(Offset(base))));
             skip += summary.bytes;
         }
-        RunOutcome::Judged { batches, log_start: Offset::ZERO }
-    }
-
-    fn history(&mut self, partition: TopicPartition) -> Result<&mut Vec<ModelBatch>, Rejection> {
-        let TopicPartition { topic, partition } = partition;
-        let found = self.topics.get_mut(&topic).ok_or(Rejection::UnknownTopic(topic))?;
-        usize::try_from(partition)
-            .ok()
-            .and_then(|index| found.partitions.get_mut(index))
-            .ok_or(Rejection::UnknownPartition { topic, partition })
+        RunOutcome::Judged { batches, log_start: Offset(*log_start) }
     }
 
     fn count_references(&mut self) {
-        let histories = self.topics.values().flat_map(|topic| topic.partitions.iter().flatten());
-        let referenced: BTreeSet<SegmentId> = histories.map(|batch| batch.segment).collect();
+        let mut referenced = BTreeSet::new();
+        for ModelPartition { log_start, history } in
+            self.topics.values().flat_map(|topic| &topic.partitions)
+        {
+            let stay = history.iter().filter(|batch| batch.end() > *log_start);
+            referenced.extend(stay.map(|batch| batch.segment));
+        }
         for (id, segment) in &mut self.segments {
             let references = referenced.contains(id);
             if segment.references && !references {
@@ -419,8 +490,8 @@ impl Model {
             assert_eq!(topic.configs, expected.configs);
             assert_eq!(topic.replication_factor, expected.replication_factor);
             assert_eq!(topic.partitions.len(), expected.partitions.len());
-            for (index, history) in (0..).zip(&expected.partitions) {
-                compare_partition(state, TopicPartition { topic: *id, partition: index }, history);
+            for (partition, expected) in (0..).zip(&expected.partitions) {
+                compare_partition(state, TopicPartition { topic: *id, partition }, expected);
             }
         }
         for (id, segment) in &self.segments {
@@ -435,16 +506,28 @@ impl Model {
             let expected = Some(configs).filter(|configs| !configs.is_empty());
             assert_eq!(state.configs().broker(*node), expected);
         }
-        let stored: usize = state.groups.positions.values().map(BTreeMap::len).sum();
-        assert_eq!(stored, self.positions.len());
-        for ((group, partition), (expected, committed_ms)) in &self.positions {
-            let position = &state.groups().positions(group).unwrap()[partition];
-            assert_eq!(position.offset, expected.offset);
-            assert_eq!(position.leader_epoch, expected.leader_epoch);
-            assert_eq!(position.metadata, expected.metadata);
-            assert_eq!(position.committed_ms, *committed_ms);
+        for (resource, configs) in &self.named_configs {
+            let found = match resource {
+                ConfigResource::Group(name) => state.configs().groups().get(name),
+                ConfigResource::ClientMetrics(name) => state.configs().client_metrics().get(name),
+                other => unreachable!("{other:?}"),
+            };
+            assert_eq!(found, Some(configs).filter(|configs| !configs.is_empty()));
         }
+        self.groups.compare(state);
     }
+}
+
+fn find(
+    topics: &mut BTreeMap<TopicId, ModelTopic>,
+    partition: TopicPartition,
+) -> Result<&mut ModelPartition, Rejection> {
+    let TopicPartition { topic, partition } = partition;
+    let found = topics.get_mut(&topic).ok_or(Rejection::UnknownTopic(topic))?;
+    usize::try_from(partition)
+        .ok()
+        .and_then(|index| found.partitions.get_mut(index))
+        .ok_or(Rejection::UnknownPartition { topic, partition })
 }
 
 fn malformed() -> Outcome {
@@ -479,12 +562,21 @@ fn judge(history: &[ModelBatch], batch: BatchProducer, records: u32) -> Option<B
         .then_some(BatchOutcome::Rejected(Rejection::OutOfOrderSequence { found, expected }))
 }
 
-/// Whether each extent covers whole batches that lie side by side, and all of them are covered.
-fn compare_partition(state: &State, partition: TopicPartition, history: &[ModelBatch]) {
-    let high_watermark = history.last().map_or(0, ModelBatch::end);
-    assert_eq!(state.high_watermark(partition), Some(Offset(high_watermark)));
-    let mut batches = history.iter().peekable();
-    for extent in state.partition(partition).unwrap().extents() {
+/// Whether each extent covers whole batches that lie side by side, and all of them are covered that
+/// are not below the log start offset.
+fn compare_partition(state: &State, partition: TopicPartition, expected: &ModelPartition) {
+    let ModelPartition { log_start, history } = expected;
+    let found = state.partition(partition).unwrap();
+    assert_eq!(found.log_start, Offset(*log_start));
+    assert_eq!(found.high_watermark, Offset(expected.end()));
+    let end = expected.end();
+    let first = found.extents().next().map_or(end, |extent| extent.base.0);
+    let (gone, stay): (Vec<ModelBatch>, Vec<ModelBatch>) =
+        history.iter().partition(|batch| batch.end() <= first);
+    assert!(gone.iter().all(|batch| batch.end() <= *log_start));
+    assert_eq!(found.bytes(), stay.iter().map(|batch| u64::from(batch.summary.bytes)).sum::<u64>());
+    let mut batches = stay.iter().peekable();
+    for extent in found.extents() {
         let mut skip = extent.location.skip;
         let mut max_timestamp = i64::MIN;
         while let Some(batch) = batches.next_if(|batch| batch.base < extent.end().0) {
@@ -495,20 +587,20 @@ fn compare_partition(state: &State, partition: TopicPartition, history: &[ModelB
             skip += batch.summary.bytes;
             max_timestamp = max_timestamp.max(batch.summary.max_timestamp);
         }
+        assert!(extent.end().0 > *log_start, "an extent that is gone is dropped");
         assert_eq!(skip - extent.location.skip, extent.location.bytes);
         assert_eq!(max_timestamp, extent.max_timestamp);
     }
     assert!(batches.next().is_none());
     // Any offset leads to the extent that holds it.
-    for batch in history {
+    for batch in &stay {
         for offset in [batch.base, batch.end() - 1] {
-            let found = state.partition(partition).unwrap().extents_from(Offset(offset)).next();
+            let found = found.extents_from(Offset(offset)).next();
             let found = found.expect("every record lies in an extent");
             assert!((found.base.0..found.end().0).contains(&offset));
         }
     }
-    let at_end = state.partition(partition).unwrap().extents_from(Offset(high_watermark)).next();
-    assert!(at_end.is_none());
+    assert!(found.extents_from(Offset(end)).next().is_none());
 }
 
 /// Outcomes without the texts, which are for people.

@@ -23,13 +23,16 @@ use crate::state::{Applied, State};
 
 /// The entries that the steps become, from the first of the log on.
 fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
-    let (mut chain, _, first) = begun();
+    let (mut chain, mut state, first) = begun();
     let mut numbers = Numbers::default();
     let mut time_ms = chain::START_MS;
     let mut entries = vec![(first, chain.previous)];
     for step in steps {
         time_ms = time_ms.saturating_add(step.passed_ms);
-        entries.push(chain.write(step.by, time_ms, numbers.number(step)));
+        let proposals = numbers.number(&step.clone().informed_by(&state));
+        let (entry, hash) = chain.write(step.by, time_ms, proposals);
+        state.apply(&entry, hash).unwrap();
+        entries.push((entry, hash));
     }
     entries
 }
@@ -83,6 +86,42 @@ proptest! {
         prop_assert_eq!(cut_outcomes, outcomes);
         prop_assert_eq!(&pieces, &whole);
         prop_assert_eq!(reloaded(&pieces).to_snapshot(), whole.to_snapshot());
+    }
+
+    #[test]
+    fn groups_are_what_a_naive_model_says(steps in strategies::group_steps(40)) {
+        let (_, mut state, _) = begun();
+        let mut model = Model::begun();
+        for (entry, hash) in &entries(&steps)[1..] {
+            let before = state.clone();
+            let applied = state.apply(entry, *hash).unwrap();
+            prop_assert_eq!(without_texts(applied.outcomes), model.apply(entry));
+            recount(&before, entry, &state);
+            model.compare(&state);
+        }
+        prop_assert_eq!(&reloaded(&state), &state);
+    }
+
+    #[test]
+    fn what_is_rejected_changes_nothing(
+        steps in prop_oneof![strategies::steps(40), strategies::group_steps(40)],
+    ) {
+        let (mut chain, mut state, _) = begun();
+        let mut numbers = Numbers::default();
+        for step in &steps {
+            for proposal in numbers.number(&step.clone().informed_by(&state)) {
+                let mut before = state.clone();
+                let applied = chain.apply(&mut state, proposal).unwrap();
+                if let Outcome::Rejected(_) | Outcome::Repeated = applied.outcomes[0] {
+                    // But that it was heard of, and from whom.
+                    before.applied = state.applied;
+                    before.last_hash = state.last_hash;
+                    before.brokers.clone_from(&state.brokers);
+                    prop_assert_eq!(&state, &before);
+                    prop_assert!(applied.touched.is_empty());
+                }
+            }
+        }
     }
 
     #[test]

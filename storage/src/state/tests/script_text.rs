@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
+use super::script_groups;
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset,
-    ConfigChange, ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange,
+    ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
@@ -114,11 +115,14 @@ impl Names {
             "allocate-producer-ids" => {
                 Command::AllocateProducerIds { count: words.small("count", 0) }
             }
-            "commit-offsets" => Command::CommitOffsets {
-                group: words.text("group").unwrap().to_owned(),
-                offsets: details.iter().map(|it| committed_offset(state, it)).collect(),
+            "delete-records" => Command::DeleteRecords {
+                partition: partition(state, words.text("of").unwrap()),
+                before: words.has("before").then(|| Offset(words.signed("before", 0))),
             },
-            verb => panic!("no verb {verb:?}"),
+            verb => match script_groups::command(state, words, details) {
+                Some(command) => command,
+                None => panic!("no verb {verb:?}"),
+            },
         }
     }
 
@@ -150,6 +154,8 @@ impl Names {
             Outcome::ProducerIds { first, count } => {
                 writeln!(text, "lsn={lsn} producer-ids {first} and {} more", count - 1)
             }
+            Outcome::GroupChanged(revision) => writeln!(text, "lsn={lsn} revision={revision}"),
+            Outcome::RecordsDeleted(first) => writeln!(text, "lsn={lsn} log_start={first}"),
             Outcome::Rejected(rejection) => writeln!(text, "lsn={lsn} rejected: {rejection}"),
             Outcome::Repeated => writeln!(text, "lsn={lsn} repeated"),
             Outcome::SegmentCommitted(outcomes) => {
@@ -230,19 +236,19 @@ impl Names {
                 for (node, configs) in &state.configs().brokers {
                     writeln!(text, "node={node} {configs:?}").unwrap();
                 }
-            }
-            "show-group" => {
-                let positions = state.groups().positions(words.text("group")?);
-                for (partition, it) in positions.into_iter().flatten() {
-                    let (offset, epoch) = (it.offset, it.leader_epoch);
-                    let (metadata, at) = (&it.metadata, it.committed_ms);
-                    writeln!(
-                        text,
-                        "{partition} offset={offset} epoch={epoch} {metadata:?} at {at}"
-                    )
-                    .unwrap();
+                for (group, configs) in state.configs().groups() {
+                    writeln!(text, "group={group} {configs:?}").unwrap();
+                }
+                for (name, configs) in state.configs().client_metrics() {
+                    writeln!(text, "metrics={name} {configs:?}").unwrap();
                 }
             }
+            "show-group" => {
+                if let Some(group) = state.groups().get(words.text("group")?) {
+                    script_groups::show(&mut text, group);
+                }
+            }
+            "show-groups" => script_groups::show_all(&mut text, state),
             "show-log" => {
                 let (cluster, log) = (state.cluster_id(), state.log_id());
                 let (level, now) = (state.level(), state.log_time_ms());
@@ -315,16 +321,22 @@ fn topic(state: &State, name: Option<&str>) -> TopicId {
 }
 
 /// `orders-0`, by the names that are in force.
-fn partition(state: &State, text: &str) -> TopicPartition {
+pub(super) fn partition(state: &State, text: &str) -> TopicPartition {
     let (name, index) = text.split_once('-').expect("a topic, a dash, a partition");
     TopicPartition { topic: topic(state, Some(name)), partition: index.parse().unwrap() }
 }
 
 fn alter_configs(state: &State, words: &Words, details: &[Words]) -> Command {
-    let resource = match (words.text("topic"), words.text("node")) {
-        (Some(name), _) => ConfigResource::Topic(topic(state, Some(name))),
-        (None, Some(node)) => ConfigResource::Broker(NodeId(node.parse().unwrap())),
-        (None, None) => ConfigResource::Cluster,
+    let resource = if let Some(name) = words.text("topic") {
+        ConfigResource::Topic(topic(state, Some(name)))
+    } else if let Some(node) = words.text("node") {
+        ConfigResource::Broker(NodeId(node.parse().unwrap()))
+    } else if let Some(name) = words.text("group") {
+        ConfigResource::Group(name.to_owned())
+    } else if let Some(name) = words.text("metrics") {
+        ConfigResource::ClientMetrics(name.to_owned())
+    } else {
+        ConfigResource::Cluster
     };
     let change = |detail: &Words| {
         let (name, value) = detail.arguments.first_key_value().expect("a config");
@@ -382,14 +394,5 @@ fn batch(line: &Words) -> BatchSummary {
         records: line.small("count", 1),
         max_timestamp: line.signed("timestamp", 0),
         producer,
-    }
-}
-
-fn committed_offset(state: &State, line: &Words) -> CommittedOffset {
-    CommittedOffset {
-        partition: partition(state, &line.verb),
-        offset: Offset(line.signed("offset", 0)),
-        leader_epoch: line.text("epoch").map_or(-1, |it| it.parse().unwrap()),
-        metadata: line.text("metadata").unwrap_or_default().to_owned(),
     }
 }

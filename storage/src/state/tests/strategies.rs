@@ -7,11 +7,14 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::command::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange, ConfigOperation,
+    ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
+use crate::state::State;
+
+mod groups;
 
 /// How a proposer numbers a command.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,26 @@ pub(crate) struct Step {
     pub(crate) by: Incarnation,
     pub(crate) passed_ms: i64,
     pub(crate) commands: Vec<(Incarnation, Numbering, Command)>,
+    /// Whether its changes of groups are proposed as they should be.
+    pub(crate) is_informed: bool,
+}
+
+impl Step {
+    /// The step, with changes of groups by whoever coordinates them, of the group as it is.
+    pub(crate) fn informed_by(mut self, state: &State) -> Self {
+        for (incarnation, _, command) in self.commands.iter_mut().filter(|_| self.is_informed) {
+            if let Command::CommitOffsets { office, .. } = command {
+                *office = state.offices_changed();
+            }
+            let Command::ChangeGroup { group, office, revision, .. } = command else { continue };
+            *office = state.offices_changed();
+            *revision = state.groups().get(group).map_or(0, |found| found.revision);
+            let coordinator =
+                state.coordinator_of(group).and_then(|node| state.brokers().get(&node));
+            *incarnation = coordinator.map_or(*incarnation, |broker| broker.incarnation);
+        }
+        self
+    }
 }
 
 /// Gives commands their numbers.
@@ -67,11 +90,30 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => (0..12_u64).prop_map(Numbering::Exactly),
         1 => any::<u64>().prop_map(Numbering::Exactly),
     ];
-    let command = (incarnation(), numbering, command());
+    steps_of((incarnation(), numbering, command()), most)
+}
+
+/// Steps that are about groups, most of them, in a log that has begun.
+pub(crate) fn group_steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let command = prop_oneof![
+        12 => groups::commit_offsets(),
+        24 => groups::change_group(),
+        2 => topic_command(),
+        1 => broker_command(),
+    ];
+    steps_of((incarnation(), Just(Numbering::Next), command), most)
+}
+
+fn steps_of(
+    command: impl Strategy<Value = (Incarnation, Numbering, Command)>,
+    most: usize,
+) -> impl Strategy<Value = Vec<Step>> {
     let passed_ms =
         prop_oneof![8 => 0..1000_i64, 1 => -1_000_000..1_000_000_i64, 1 => any::<i64>()];
-    let step = (incarnation(), passed_ms, prop::collection::vec(command, 0..5))
-        .prop_map(|(by, passed_ms, commands)| Step { by, passed_ms, commands });
+    let commands = prop::collection::vec(command, 0..5);
+    let step = (incarnation(), passed_ms, commands, prop::bool::weighted(0.9)).prop_map(
+        |(by, passed_ms, commands, is_informed)| Step { by, passed_ms, commands, is_informed },
+    );
     prop::collection::vec(step, 0..most)
 }
 
@@ -108,7 +150,9 @@ fn command() -> impl Strategy<Value = Command> {
         12 => commit(),
         1 => prop_oneof![Just(0), 1..5_u32, any::<u32>()]
             .prop_map(|count| Command::AllocateProducerIds { count }),
-        2 => commit_offsets(),
+        3 => groups::commit_offsets(),
+        6 => groups::change_group(),
+        2 => delete_records(),
         1 => (0..2_u32).prop_map(|level| Command::RaiseLevel { level }),
         1 => Just(Command::Genesis {
             cluster_id: Uuid::from_u128(7),
@@ -144,6 +188,8 @@ fn config_command() -> impl Strategy<Value = Command> {
         topic_id().prop_map(ConfigResource::Topic),
         prop_oneof![0..4_i32, any::<i32>()].prop_map(|node| ConfigResource::Broker(NodeId(node))),
         Just(ConfigResource::Cluster),
+        "[gh]".prop_map(ConfigResource::Group),
+        "[gh]".prop_map(ConfigResource::ClientMetrics),
     ];
     let operation = prop_oneof![
         2 => "[x-z]{0,2}".prop_map(ConfigOperation::Set),
@@ -223,17 +269,10 @@ fn batch() -> impl Strategy<Value = BatchSummary> {
     )
 }
 
-fn commit_offsets() -> impl Strategy<Value = Command> {
-    let offset = (partition(), any::<i64>(), any::<i32>(), "[a-z]{0,3}").prop_map(
-        |(partition, offset, leader_epoch, metadata)| CommittedOffset {
-            partition,
-            offset: Offset(offset),
-            leader_epoch,
-            metadata,
-        },
-    );
-    ("g[12]?", prop::collection::vec(offset, 0..4))
-        .prop_map(|(group, offsets)| Command::CommitOffsets { group, offsets })
+fn delete_records() -> impl Strategy<Value = Command> {
+    let before = prop_oneof![8 => 0..30_i64, 1 => any::<i64>()].prop_map(Offset);
+    (partition(), prop::option::weighted(0.8, before))
+        .prop_map(|(partition, before)| Command::DeleteRecords { partition, before })
 }
 
 fn incarnation() -> impl Strategy<Value = Incarnation> {
