@@ -30,10 +30,12 @@ pub mod classic;
 pub mod consumer;
 mod error;
 mod offsets;
+mod settings;
 #[cfg(test)]
 pub(crate) mod town;
 
 pub use error::GroupError;
+pub use settings::GroupSettings;
 
 /// Bytes of one change of a group: what is more is made in parts.
 const CHANGE_BYTES_MAX: usize = 64 * 1024;
@@ -50,42 +52,6 @@ const NO_LEASE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a group that has nothing to wait for is looked after.
 const UNUSED_MAX: Duration = Duration::from_secs(10);
-
-/// What is configured for a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupSettings {
-    /// How long the first members of a group wait for others
-    /// (`group.initial.rebalance.delay.ms`).
-    pub initial_rebalance_delay: Duration,
-    /// Most members of a classic group (`group.max.size`).
-    pub max_size: usize,
-    /// Least session timeout a member may ask for (`group.min.session.timeout.ms`).
-    pub min_session_timeout: Duration,
-    /// Most it may ask for (`group.max.session.timeout.ms`).
-    pub max_session_timeout: Duration,
-    /// Most members of a group of the consumer protocol (`group.consumer.max.size`).
-    pub consumer_max_size: usize,
-    /// Session timeout of the consumer protocol (`group.consumer.session.timeout.ms`, or the
-    /// group's own).
-    pub consumer_session_timeout: Duration,
-    /// How often its members are to speak (`group.consumer.heartbeat.interval.ms`, or the group's
-    /// own).
-    pub consumer_heartbeat_interval: Duration,
-}
-
-impl Default for GroupSettings {
-    fn default() -> Self {
-        Self {
-            initial_rebalance_delay: Duration::from_secs(3),
-            max_size: usize::MAX,
-            min_session_timeout: Duration::from_secs(6),
-            max_session_timeout: Duration::from_secs(1800),
-            consumer_max_size: usize::MAX,
-            consumer_session_timeout: Duration::from_secs(45),
-            consumer_heartbeat_interval: Duration::from_secs(5),
-        }
-    }
-}
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +157,7 @@ impl GroupCoordinator {
     }
 
     /// The groups that this broker coordinates, each with what `look` makes of it.
-    pub async fn list<T>(&self, look: impl Fn(&Group) -> T) -> Vec<Listed<T>> {
+    pub fn list<T>(&self, look: impl Fn(&Group) -> T) -> Vec<Listed<T>> {
         let node = Some(self.shared.machine.node_id());
         let mut listed = self.shared.machine.read(|state| {
             let ours = state.groups().iter().filter(|(name, _)| state.coordinator_of(name) == node);
@@ -204,7 +170,8 @@ impl GroupCoordinator {
         });
         let slots: Vec<_> = lock(&self.shared.slots).values().map(Arc::clone).collect();
         for slot in slots {
-            if slot.desk.lock().await.classic.is_preparing()
+            // Who works there has it in a moment; a list is not worth waiting for the log.
+            if slot.desk.try_lock().is_ok_and(|desk| desk.classic.is_preparing())
                 && let Ok(at) = listed.binary_search_by(|group| group.name.cmp(&slot.name))
             {
                 listed[at].state = classic::Phase::Preparing.name();

@@ -5,7 +5,7 @@
 
 The second form is how a suite proves that it asks for Kafka's behaviour and not for ours. Most tests
 share one broker and take a topic of their own; those that kill it or need other flags start one with
-`start_broker`. Consumer groups are not here yet: everything uses assign().
+`start_broker`.
 """
 
 import itertools
@@ -13,9 +13,11 @@ import os
 import time
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from servers import ApacheKafka, Odradek
+from tools import Tool, ToolHost
 
 AGAINST_KAFKA = os.environ.get("SERVER", "odradek") == "kafka"
 names = itertools.count(1)
@@ -23,12 +25,13 @@ names = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def start_broker(tmp_path_factory):
-    """Starts a broker, with further flags if given; killed at the end of the session if still there."""
+    """Starts a broker, with further flags (for Kafka: `properties`) if given; killed at the end of the session
+    if still there."""
     started = []
 
-    def start(*flags, port=None):
+    def start(*flags, port=None, properties=""):
         directory = tmp_path_factory.mktemp("broker")
-        server = ApacheKafka(directory, port) if AGAINST_KAFKA else Odradek(directory, *flags, port=port)
+        server = ApacheKafka(directory, port, properties) if AGAINST_KAFKA else Odradek(directory, *flags, port=port)
         started.append(server)
         return server.start()
 
@@ -83,6 +86,42 @@ def new_topic(admin, new_name):
 @pytest.fixture
 def topic(new_topic):
     return new_topic()
+
+
+@pytest.fixture(scope="session")
+def fill(shared_broker):
+    """Produces records "0", "1", ... to partitions, `{partition: how many}`, each `step` ms younger than the last."""
+
+    def run(topic, counts, first_timestamp=None, step=0):
+        first_timestamp = first_timestamp or int(time.time() * 1000)
+        failed = []
+
+        def delivered(error, _):
+            if error:
+                failed.append(error)
+
+        settings = {"bootstrap.servers": shared_broker.bootstrap, "message.timeout.ms": 30_000}
+        producer = Producer({**settings, "on_delivery": delivered})
+        for partition, count in counts.items():
+            for n in range(count):
+                producer.produce(topic, str(n), partition=partition, timestamp=first_timestamp + n * step)
+        assert producer.flush(60) == 0
+        assert not failed
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tool_host(tmp_path_factory):
+    host = ToolHost(tmp_path_factory.mktemp("tools") / "host.log")
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="session")
+def tool(tool_host, shared_broker):
+    """Runs Kafka's command line tools against the shared broker, see `tools`."""
+    return Tool(tool_host, shared_broker.bootstrap)
 
 
 def create_topic(admin, name, partitions=1, config=None, **options):

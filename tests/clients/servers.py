@@ -86,7 +86,11 @@ class Odradek(Server):
 
 
 class ApacheKafka(Server):
-    """A single KRaft node."""
+    """A single KRaft node; `settings` are further lines of its properties."""
+
+    def __init__(self, directory, port=None, settings=""):
+        super().__init__(directory, port)
+        self.settings = settings
 
     def start(self):
         super().start()
@@ -130,6 +134,8 @@ class ApacheKafka(Server):
             broker.heartbeat.interval.ms=200
             broker.session.timeout.ms=1000
             group.initial.rebalance.delay.ms=0
+            group.consumer.migration.policy=disabled
+            {self.settings}
             """
         )
         format_storage = ["format", "--cluster-id", "abcdefghijklmnopqrstuv", "--config", path]

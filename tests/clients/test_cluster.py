@@ -30,6 +30,8 @@ FLOOD = 700  # records of 100 kB from each of 8 producers: 560 MB, when 64 + 32 
 FLOOD_MEMORY_MAX = 400 << 20  # bytes
 BURST, BACKLOG = 20, 1_000  # records that a writer sends at once, and leaves without an answer
 
+NOT_COORDINATOR = KafkaError.NOT_COORDINATOR
+
 # What a broker may answer when it does not know, or not yet: never an offset, never "there is none".
 RETRIABLE = {
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -382,14 +384,16 @@ def test_what_is_produced_through_one_broker_is_read_through_every_other(cluster
             assert read_through(broker, topic, 1) == [expected]
 
 
-def test_an_offset_committed_through_one_broker_is_at_once_fetched_through_every_other(cluster):
+def test_an_offset_committed_through_its_coordinator_is_at_once_fetched_through_every_broker(cluster):
     topic = new_topic(cluster.brokers[0])
     produce(cluster.brokers[0], topic, [b"x"] * 60, partition=3)
     for offset in range(1, 31):
-        maker = cluster.brokers[offset % 3]
-        assert maker.commit("readers", topic, 3, offset) == 0
+        group = f"readers-{offset % 5}"
+        # Only the group's coordinator takes it; which one that is all agree on.
+        errors = [broker.commit(group, topic, 3, offset) for broker in cluster.brokers]
+        assert sorted(errors) == [0, NOT_COORDINATOR, NOT_COORDINATOR]
         for broker in cluster.brokers:
-            assert broker.committed("readers", topic, 3) == (0, offset)
+            assert broker.committed(group, topic, 3) == (0, offset)
 
 
 def test_a_client_commits_and_another_that_knows_another_broker_goes_on_there(cluster):
@@ -475,7 +479,7 @@ def test_a_broker_that_was_stopped_answers_with_nothing_old(cluster):
     sleeper, *others = cluster.brokers
     topic = new_topic(sleeper, partitions=1)
     produce(sleeper, topic, [b"before"] * 10)
-    assert sleeper.commit("readers", topic, 0, 10) == 0
+    commit(cluster.brokers, "readers", topic, 0, 10)
     connections = [sleeper.connect() for _ in range(4)]
     for connection in connections:
         cloud.ask_end_offset(connection, topic, 0)
@@ -484,7 +488,7 @@ def test_a_broker_that_was_stopped_answers_with_nothing_old(cluster):
     sleeper.pause()
     for broker in others:
         produce(broker, topic, [b"meanwhile"] * 10)
-    assert others[0].commit("readers", topic, 0, 20) == 0
+    commit(others, "readers", topic, 0, 20)
     time.sleep(PAUSE)
     new_topic(others[1], "new", partitions=1)
     # Asked on connections from before and on new ones, which its kernel takes while it is stopped.
@@ -511,6 +515,17 @@ def test_a_broker_that_was_stopped_answers_with_nothing_old(cluster):
     assert read_through(sleeper, topic, 1) == [[b"before"] * 10 + [b"meanwhile"] * 20]
     produce(sleeper, topic, [b"after"])
     assert [broker.end_offset(topic) for broker in cluster.brokers] == [(0, 31)] * 3
+
+
+def commit(brokers, *position):
+    """Commits a position through whoever of them coordinates the group, or comes to."""
+
+    def is_committed():
+        errors = [broker.commit(*position) for broker in brokers]
+        assert set(errors) <= {0, NOT_COORDINATOR, *RETRIABLE}
+        return 0 in errors
+
+    until(is_committed, f"a commit of {position}")
 
 
 def ask_anew(broker, ask, about, hear):

@@ -1,5 +1,5 @@
-"""Three Kafka requests by hand, for what no client library shows: which API versions a broker offers,
-and the record batches exactly as they travel (codec, timestamp type, checksum)."""
+"""Kafka requests by hand, for what no client library shows: which API versions a broker offers, the record
+batches exactly as they travel (codec, timestamp type, checksum), configs that hold for all brokers."""
 
 import socket
 import struct
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import crc32c
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-API_FETCH, API_VERSIONS = 1, 18
+API_FETCH, API_VERSIONS, API_INCREMENTAL_ALTER_CONFIGS = 1, 18, 44
 
 
 @dataclass
@@ -78,6 +78,19 @@ def api_versions(bootstrap, timeout=10):
     response = call(bootstrap, API_VERSIONS, 0, b"", timeout)
     assert response.take("h") == 0
     return {key: (low, high) for key, low, high in (response.take("hhh") for _ in range(response.take("i")))}
+
+
+def set_config_of_all_brokers(bootstrap, name, value):
+    """The libraries for Python can't address all brokers at once: the resource's name is empty."""
+    body = struct.pack(">ib", 1, 4) + text("") + struct.pack(">i", 1) + text(name) + b"\0" + text(str(value)) + b"\0"
+    response = call(bootstrap, API_INCREMENTAL_ALTER_CONFIGS, 0, body)
+    _throttle_time, results, error = response.take("iih")
+    assert (results, error) == (1, 0), f"{name}={value}: error {error}"
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack(">h", len(data)) + data
 
 
 def fetch_batches(bootstrap, topic, partition=0, offset=0):

@@ -84,6 +84,8 @@ pub struct GroupPlan {
     pub session_timeout: Duration,
     /// How long it may take to rejoin.
     pub rebalance_timeout: Duration,
+    /// Longest time between two commits of a member.
+    pub commit_interval_max: Duration,
 }
 
 /// What the members of a group speak.
@@ -326,7 +328,9 @@ impl World {
                 self.spawn_pause(broker, length, Some(notices));
             }
             Mishap::LogLost => {
-                let length = seconds(&mut self.random, 1, 30);
+                let is_long = self.random.random_bool(0.5);
+                let (from, to) = if is_long { (30, 60) } else { (1, 15) };
+                let length = seconds(&mut self.random, from, to);
                 tokio::spawn(async move { broker.lose_log(length).await });
             }
         }

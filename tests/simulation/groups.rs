@@ -65,6 +65,7 @@ fn plan(seed: u64) -> Plan {
             partitions: random.random_range(1..=40),
             session_timeout: Duration::from_secs([6, 10][random.random_range(0..2)]),
             rebalance_timeout: Duration::from_secs([3, 8, 20][random.random_range(0..3)]),
+            commit_interval_max: Duration::from_secs([4, 4, 60][random.random_range(0..3)]),
         };
         members += group.members;
         groups.push(group);

@@ -26,6 +26,7 @@ fn group(protocol: Protocol) -> GroupPlan {
         partitions: 25,
         session_timeout: Duration::from_secs(10),
         rebalance_timeout: Duration::from_secs(20),
+        commit_interval_max: Duration::from_secs(4),
     }
 }
 
@@ -173,5 +174,34 @@ fn a_commit_that_comes_late_is_not_made_over_a_newer_one() {
             positions.get(&PARTITION).map(|position| position.offset)
         });
         assert_eq!(position, Some(Offset(6)));
+    });
+}
+
+/// A broker that can't reach the log says that all is well as long as it knows that it is: not when
+/// another may have taken its office.
+#[test]
+fn a_coordinator_without_a_lease_does_not_say_that_a_member_lives() {
+    paused(async {
+        let (old, new) = two_brokers("g").await;
+        let member = join_alone(&old, "g").await;
+        let cut_off = old.clone();
+        tokio::spawn(async move { cut_off.lose_log(Duration::from_secs(60)).await });
+        let took_office = || {
+            let coordinator = new.engine.machine.read(|state| state.coordinator_of("g"));
+            coordinator == Some(new.node())
+        };
+        let mut trusted = 0;
+        while !took_office() {
+            sleep(Duration::from_millis(100)).await;
+            trusted += usize::from(old.groups.heartbeat("g", &member).await.is_ok());
+        }
+        assert!(trusted > 50, "it is trusted for a while");
+        let answer = new.groups.heartbeat("g", &member).await;
+        assert_eq!(answer, Ok(()), "the next one knows the member");
+        for _ in 0..100 {
+            sleep(Duration::from_millis(100)).await;
+            let answer = old.groups.heartbeat("g", &member).await;
+            assert_eq!(answer, Err(GroupError::NotAvailable));
+        }
     });
 }

@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Sees to it that commands are there, from Debian's packages: kcat (with librdkafka 2.0.2, the oldest
 # client we test with), java and mvn for Kafka's own tools and DynamoDB Local, venv for Python's
-# clients.
+# clients, node and npm for kafkajs, and what librdkafka is built with: cc, make, npm, and the headers of
+# openssl, zlib, zstd and rapidjson.
 # usage: debian.sh COMMAND...
 # Exit code 3: something is missing and can't be installed here; standard output says why.
 set -euo pipefail
 
-declare -A package_of=([kcat]=kcat [java]=openjdk-17-jre-headless [mvn]=maven [venv]=python3-venv)
+declare -A package_of=([kcat]=kcat [java]=openjdk-17-jre-headless [mvn]=maven [venv]=python3-venv
+  [cc]=build-essential [make]=build-essential [npm]=npm [node]=nodejs
+  [openssl]=libssl-dev [zlib]=zlib1g-dev [zstd]=libzstd-dev [rapidjson]=rapidjson-dev)
 
 there() {
   case $1 in
     venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+    cc) command -v gcc >/dev/null && command -v g++ >/dev/null ;;
+    openssl) [ -e /usr/include/openssl/ssl.h ] ;;
+    zlib) [ -e /usr/include/zlib.h ] ;;
+    zstd) [ -e /usr/include/zstd.h ] ;;
+    rapidjson) [ -e /usr/include/rapidjson/document.h ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }

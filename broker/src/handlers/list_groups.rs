@@ -23,7 +23,7 @@ pub(crate) async fn handle(
     let any = |wanted: &[odradek_protocol::StrBytes], it: &str| {
         wanted.is_empty() || wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(it))
     };
-    let listed = context.groups.list(kind).await;
+    let listed = context.groups.list(kind);
     let groups = listed.into_iter().filter_map(|Listed { name, state, kind }| {
         let (group_type, protocol_type) = kind;
         let is_wanted =

@@ -67,7 +67,7 @@ impl Member {
                 Next::End => return,
                 Next::Anew if self.client.is_replaced() => return,
                 Next::Anew => self.forget_id(),
-                Next::Rejoin | Next::LookAgain => {}
+                Next::Rejoin | Next::LookAgain | Next::Wait => {}
             }
         }
     }
@@ -218,7 +218,8 @@ impl Member {
             let failure = self.reading.failure().await;
             let mut next = failure.map(|error| Next::after(error.as_ref()));
             if next.is_none() && work_at <= now {
-                let work = self.reading.work(&mut self.client, &self.who, &coordinator);
+                let most = self.plan.commit_interval_max;
+                let work = self.reading.work(&mut self.client, &self.who, &coordinator, most);
                 work_at = now + work.await;
             }
             if next.is_none() && beat_at <= now {

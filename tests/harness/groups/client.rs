@@ -83,6 +83,8 @@ pub enum Next {
     LookAgain,
     /// Hears from the coordinator what has changed, as who it is.
     Rejoin,
+    /// Waits until it is time to speak again.
+    Wait,
     /// Joins as somebody new.
     Anew,
     /// Ends.
@@ -102,7 +104,7 @@ impl Next {
                 Self::LookAgain
             }
             Some(GroupError::RebalanceInProgress | GroupError::StaleMemberEpoch) => Self::Rejoin,
-            Some(GroupError::UnreleasedInstance(_)) => Self::LookAgain,
+            Some(GroupError::UnreleasedInstance(_)) => Self::Wait,
             Some(
                 GroupError::UnknownMember
                 | GroupError::IllegalGeneration

@@ -67,7 +67,8 @@ impl Member {
             if next.is_none() && work_at <= now {
                 work_at = now + HEARTBEAT_INTERVAL;
                 if is_in {
-                    let work = self.reading.work(&mut self.client, &self.who, &coordinator);
+                    let most = self.plan.commit_interval_max;
+                    let work = self.reading.work(&mut self.client, &self.who, &coordinator, most);
                     work_at = now + work.await;
                 }
             }
@@ -76,7 +77,7 @@ impl Member {
                 next = self.heartbeat(&coordinator).await;
             }
             match next {
-                None => continue,
+                None | Some(Next::Wait) => continue,
                 Some(Next::LookAgain) => {
                     self.has_news = true;
                     self.client.back_off().await;

@@ -32,12 +32,14 @@ impl Reading {
         self.assigned = partitions;
     }
 
-    /// Finds out where to go on, or goes on; gives the time until it does so again.
+    /// Finds out where to go on, or goes on; gives the time until it does so again, at most that
+    /// long.
     pub async fn work(
         &mut self,
         client: &mut Client,
         who: &Identity,
         coordinator: &Broker,
+        interval_max: Duration,
     ) -> Duration {
         let asks_again = client.random.random_bool(0.1);
         if self.positions.len() < self.assigned.len() || asks_again {
@@ -54,7 +56,7 @@ impl Reading {
             }
         }
         self.commit(client, who, coordinator);
-        client.random.random_range(Duration::from_millis(300)..Duration::from_secs(4))
+        client.random.random_range(Duration::from_millis(300)..interval_max)
     }
 
     /// Commits a position further on in one of its partitions, unless it still waits for another
