@@ -3,8 +3,9 @@
 //! What matters is in the state: members, generations, assignments, positions. Here is what a crash
 //! may forget: requests that wait for each other, member ids that were given and not yet used, and
 //! the timers by which silent members are found. Every change is a command that rests on the
-//! revision of the group that was seen, so a coordinator that lost its office can do no harm; and
-//! one that takes office goes on from the state, with all timers set anew.
+//! revision of the group and on the office that were seen, so a coordinator that lost its office,
+//! or lost it and has it again, can do no harm; what it says from memory it says only while it has
+//! its lease. One that takes office goes on from the state, with all timers set anew.
 //!
 //! [`classic`] is the protocol of generations (JoinGroup, SyncGroup, Heartbeat, LeaveGroup),
 //! [`consumer`] that of KIP-848, [`assignors`] what the latter assigns by; positions are looked

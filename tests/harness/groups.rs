@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use odradek_protocol::id::TopicId;
 use odradek_storage::command::{Command, Outcome};
-use odradek_storage::engine::Engine;
 use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::state::groups::{Group, Membership};
 use rand::rngs::StdRng;
@@ -258,7 +257,6 @@ impl World {
         let node = broker.node();
         self.history.say(format!("broker {number} starts at place {place} as node {node}"));
         let engine = broker.engine.clone();
-        tokio::spawn(see_brokers(engine.clone(), self.history.clone()));
         tokio::spawn(self.digests.clone().compare(engine, self.plan.seed));
         self.brokers.lock().unwrap().push(broker);
     }
@@ -449,7 +447,7 @@ impl World {
             mishaps: self.mishaps,
             compared: self.digests.compared(),
             settled_after,
-            violations: rules::check(&calls, &self.history.registrations()),
+            violations: rules::check(&calls),
         }
     }
 
@@ -462,21 +460,6 @@ impl World {
 /// What a group is called.
 pub fn group_name(number: usize) -> String {
     format!("group-{number}")
-}
-
-/// Notes which brokers are registered, as far as this one knows, as long as it lives.
-async fn see_brokers(engine: Engine, history: History) {
-    let mut applied = engine.machine.applied();
-    loop {
-        let brokers = engine.machine.read(|state| {
-            let brokers = state.brokers().values();
-            brokers.map(|broker| broker.incarnation).collect::<Vec<_>>()
-        });
-        history.see_brokers(brokers);
-        if applied.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 fn topic(number: usize) -> TopicId {

@@ -47,13 +47,6 @@ pub struct Client {
     pub is_replaced: Arc<AtomicBool>,
 }
 
-/// When a call began.
-#[derive(Clone, Copy, Debug)]
-pub struct Began {
-    at: Duration,
-    moment: u64,
-}
-
 /// Who a client is to its group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -170,9 +163,9 @@ impl Client {
         broker: &Broker,
         patience: Duration,
         request: impl Future<Output = T>,
-    ) -> (Began, Option<T>) {
+    ) -> (u64, Option<T>) {
         self.rest().await;
-        let began = Began { at: self.history.elapsed(), moment: self.history.moment() };
+        let began = self.history.moment();
         let is_lost = self.random.random_bool(self.lost);
         sleep(self.random.random_range(Duration::ZERO..DELAY_MAX)).await;
         if is_lost && self.random.random_bool(0.5) {
@@ -210,11 +203,10 @@ impl Client {
     }
 
     /// Writes a call down.
-    pub fn note(&self, who: &Identity, began: Began, is_done: bool, what: What) {
+    pub fn note(&self, who: &Identity, began: u64, is_done: bool, what: What) {
         let Identity { member, instance, .. } = who.clone();
         let group = self.group.clone();
-        let Began { at, moment: began } = began;
-        self.history.add(Call { group, member, instance, at, began, ended: 0, is_done, what });
+        self.history.add(Call { group, member, instance, began, ended: 0, is_done, what });
     }
 
     /// Reads positions through any broker, which follows the log to its tail first, as OffsetFetch

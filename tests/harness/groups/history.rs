@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use odradek_storage::command::Incarnation;
 use tokio::time::Instant;
 
 /// One call of a member that had to do with its generation or its positions.
@@ -16,8 +14,6 @@ pub struct Call {
     pub member: String,
     /// Its instance id, if it is a static member.
     pub instance: Option<String>,
-    /// How late it was when it began.
-    pub at: Duration,
     /// When it began. Moments are counted: no two are the same.
     pub began: u64,
     /// When its answer came, or was given up.
@@ -92,7 +88,6 @@ struct Shared {
     calls: Vec<Call>,
     trace: Vec<String>,
     views: BTreeMap<(String, usize), View>,
-    registrations: BTreeMap<Incarnation, Duration>,
 }
 
 /// Where a member believes to be.
@@ -114,7 +109,6 @@ impl Default for History {
             calls: Vec::new(),
             trace: Vec::new(),
             views: BTreeMap::new(),
-            registrations: BTreeMap::new(),
         };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
@@ -161,23 +155,6 @@ impl History {
         views.map(|(_, view)| view.clone()).collect()
     }
 
-    /// Notes brokers that are registered: those that were not before have just been.
-    pub fn see_brokers(&self, brokers: impl IntoIterator<Item = Incarnation>) {
-        let mut shared = self.shared.lock().unwrap();
-        let now = shared.began.elapsed();
-        for broker in brokers {
-            shared.registrations.entry(broker).or_insert(now);
-        }
-    }
-
-    /// When brokers were registered, in that order.
-    pub fn registrations(&self) -> Vec<Duration> {
-        let shared = self.shared.lock().unwrap();
-        let mut registrations: Vec<Duration> = shared.registrations.values().copied().collect();
-        registrations.sort_unstable();
-        registrations
-    }
-
     /// All calls so far, in the order in which they ended.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().unwrap().calls.clone()
@@ -186,10 +163,5 @@ impl History {
     /// The story so far.
     pub fn trace(&self) -> Vec<String> {
         self.shared.lock().unwrap().trace.clone()
-    }
-
-    /// Simulated time since the beginning.
-    pub fn elapsed(&self) -> Duration {
-        self.shared.lock().unwrap().began.elapsed()
     }
 }

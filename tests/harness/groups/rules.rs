@@ -4,7 +4,6 @@
 //! is said.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::history::{Call, What};
 
@@ -15,18 +14,10 @@ pub struct Violation {
     pub rule: &'static str,
     /// The call that broke it, and what it contradicts.
     pub how: String,
-    /// How late it was when the call began.
-    pub at: Duration,
-    /// Whether it was a call that a coordinator answers without the log.
-    pub is_from_memory: bool,
 }
 
-/// How long what a broker says from memory may be old if its office has just gone to another that
-/// was registered: its lease says that it was not taken for dead, and nothing of those who come.
-pub const LEASE: Duration = Duration::from_millis(9600);
-
-/// All that is wrong with a history, in which brokers were registered at these times.
-pub fn check(calls: &[Call], registrations: &[Duration]) -> Vec<Violation> {
+/// All that is wrong with a history.
+pub fn check(calls: &[Call]) -> Vec<Violation> {
     let mut groups: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
     for call in calls {
         groups.entry(&call.group).or_default().push(call);
@@ -40,19 +31,11 @@ pub fn check(calls: &[Call], registrations: &[Duration]) -> Vec<Violation> {
         check_holders(calls, &mut violations);
         check_epochs(calls, &mut violations);
     }
-    violations.retain(|violation| {
-        let is_excused = |at: &Duration| (*at..*at + LEASE).contains(&violation.at);
-        !violation.is_from_memory || !registrations.iter().any(is_excused)
-    });
     violations
 }
 
 fn breaks(rule: &'static str, call: &Call, other: &Call) -> Violation {
-    let how = format!("{call:?} contradicts {other:?}");
-    // Who has what in a classic generation is decided once, in the log.
-    let is_decided = rule == "G1" && matches!(call.what, What::Sync { .. });
-    let is_from_log = is_decided || matches!(call.what, What::Commit { .. } | What::Read { .. });
-    Violation { rule, how, at: call.at, is_from_memory: !is_from_log }
+    Violation { rule, how: format!("{call:?} contradicts {other:?}") }
 }
 
 /// What was known for sure at a moment: the greatest of what calls proved that had ended by then.
@@ -106,8 +89,7 @@ fn check_positions(calls: &[&Call], violations: &mut Vec<Violation>) {
             && !sent.contains(&(*partition, *offset, metadata))
         {
             let how = format!("{call:?} found what nobody sent");
-            let (at, is_from_memory) = (call.at, false);
-            violations.push(Violation { rule: "R18", how, at, is_from_memory });
+            violations.push(Violation { rule: "R18", how });
         }
     }
 }
