@@ -261,17 +261,29 @@ def states(report):
 
 
 @pytest.mark.parametrize("entry", parameters())
-def test_librdkafka(reports, broker_for, entry):
+def test_librdkafka(reports, broker_for, kafka_path, entry):
     report = reports[entry.run].result()
-    broker_for(entry.run).check_alive()
+    broker = broker_for(entry.run)
+    broker.check_alive()
+    if entry.expected == "pass" and problem_of(report, entry):
+        # Some tests race with their own client now and then; what is the broker's fails twice.
+        print(f"once more: {problem_of(report, entry)}")
+        report = carry_out(entry.run, broker.bootstrap, kafka_path)
+    if problem := problem_of(report, entry):
+        pytest.fail(problem, pytrace=False)
+
+
+def problem_of(report, entry):
+    """What is wrong with the report on a test; empty if it passed."""
     state = report.states.get(entry.test, "no report")
     if state != "PASSED":
-        pytest.fail(f"{state}; {report.ending}; {report.tail()}", pytrace=False)
+        return f"{state}; {report.ending}; {report.tail()}"
     if report.ending and "FAILED" not in report.states.values():
-        pytest.fail(f"{report.ending} when the tests had passed; {report.tail()}", pytrace=False)
+        return f"{report.ending} when the tests had passed; {report.tail()}"
     part = entry.run.environment.get("SUBTESTS", "")
     if part and not re.search(rf"\[ .*{re.escape(part)}.*: PASS \(", report.text()):
-        pytest.fail(f"nothing was run; {report.tail()}", pytrace=False)
+        return f"nothing was run; {report.tail()}"
+    return ""
 
 
 def test_the_list_names_every_test_of_the_suite(tmp_path):

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod large;
 mod range;
-mod speed;
 mod uniform;
 
 /// Topics that groups may subscribe to; some of them may not exist.
