@@ -29,6 +29,7 @@ use crate::peers::Peers;
 use crate::server::{Listener, Server};
 use crate::stalls;
 use crate::telemetry::Throttle;
+use crate::transactions::TransactionCoordinator;
 
 /// A running broker.
 pub struct Broker {
@@ -106,9 +107,11 @@ impl Broker {
             let node = machine.node_id();
             machine.read(|state| group_settings::of(state, node, group))
         });
+        let transactions = TransactionCoordinator::start(engine.machine.clone());
         let context = Arc::new(Context {
             engine,
             groups,
+            transactions,
             clock,
             config,
             address,
@@ -152,6 +155,7 @@ impl Broker {
         self.context.groups.forget();
         self.server.stop().await;
         self.context.groups.kill();
+        self.context.transactions.kill();
         self.context.engine.stop().await;
     }
 
@@ -160,6 +164,7 @@ impl Broker {
         self.watching.iter().for_each(JoinHandle::abort);
         self.server.kill();
         self.context.groups.kill();
+        self.context.transactions.kill();
         self.context.engine.machine.kill();
     }
 }

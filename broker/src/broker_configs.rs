@@ -102,6 +102,29 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         check: Check::Integer(1, 2_147_483_647),
         documentation: "How long the offsets of a group are kept after its last member has left.",
     },
+    Definition {
+        name: "producer.id.expiration.ms",
+        kind: ConfigType::Int,
+        default: "86400000",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "How long a partition remembers a producer that writes nothing. Only for \
+            all brokers; not less than 15 minutes, and less than this if there are very many.",
+    },
+    Definition {
+        name: "transaction.max.timeout.ms",
+        kind: ConfigType::Int,
+        default: "900000",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Longest timeout that a transactional producer may ask for.",
+    },
+    Definition {
+        name: "transactional.id.expiration.ms",
+        kind: ConfigType::Int,
+        default: "604800000",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "How long a transactional id without transactions is remembered. Only for \
+            all brokers.",
+    },
 ];
 
 /// The dynamic configs in force on a broker.
@@ -133,6 +156,8 @@ pub(crate) struct BrokerConfigs {
     pub(crate) offset_metadata_max_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub(crate) offsets_retention_ms: i64,
+    /// `transaction.max.timeout.ms`.
+    pub(crate) transaction_timeout_ms_max: i32,
 }
 
 impl BrokerConfigs {
@@ -164,6 +189,7 @@ impl BrokerConfigs {
             offset_metadata_max_bytes: usize::try_from(number("offset.metadata.max.bytes", 4096))
                 .unwrap_or(usize::MAX),
             offsets_retention_ms: i64::from(int("offsets.retention.minutes", 10_080)) * 60_000,
+            transaction_timeout_ms_max: int("transaction.max.timeout.ms", 900_000),
         }
     }
 }
@@ -224,6 +250,7 @@ mod tests {
                 consumer_session_timeout_ms: 45_000,
                 offset_metadata_max_bytes: 4096,
                 offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+                transaction_timeout_ms_max: 900_000,
             }
         );
     }

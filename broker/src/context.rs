@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::group::GroupCoordinator;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::telemetry::Throttle;
+use crate::transactions::TransactionCoordinator;
 
 /// One broker, as its handlers see it.
 pub(crate) struct Context {
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) nonsense: Throttle,
     /// The consumer groups it coordinates.
     pub(crate) groups: GroupCoordinator,
+    /// What it does for transactions.
+    pub(crate) transactions: TransactionCoordinator,
     /// Producer ids that are this broker's to give out.
     pub(crate) producer_ids: ProducerIdBlock,
 }

@@ -11,6 +11,7 @@ use odradek_storage::reader::FetchError;
 use odradek_storage::writer::AppendError;
 
 use crate::group::GroupError;
+use crate::transactions::TransactionError;
 
 /// The code for a command that the state turned away.
 pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
@@ -26,6 +27,11 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
         }
         Rejection::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
         Rejection::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        Rejection::UnknownProducer => ResponseError::InvalidProducerIdMapping,
+        Rejection::TransactionMoved { .. } => ResponseError::ConcurrentTransactions,
+        Rejection::NotInTransaction | Rejection::InvalidTransactionState => {
+            ResponseError::InvalidTxnState
+        }
         // Certainly not applied, and a later try may be: the broker registers again by itself.
         Rejection::BrokerFenced(_) => ResponseError::KafkaStorageError,
         // Too old to tell whether it was applied.
@@ -48,9 +54,13 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
     }
 }
 
-/// The code for a batch that has no offset.
-pub(crate) fn of_append(error: &AppendError) -> ResponseError {
+/// The code for a batch that has no offset. `knows_abortable` says that the client understands
+/// that its transaction must be aborted (KIP-890).
+pub(crate) fn of_append(error: &AppendError, knows_abortable: bool) -> ResponseError {
     match error {
+        AppendError::Rejected(Rejection::NotInTransaction) if knows_abortable => {
+            ResponseError::TransactionAbortable
+        }
         AppendError::Rejected(rejection) => of_rejection(rejection),
         AppendError::NotStored(_) => ResponseError::KafkaStorageError,
         AppendError::Unknown => ResponseError::RequestTimedOut,
@@ -109,6 +119,50 @@ pub(crate) fn of_group(error: &GroupError) -> ResponseError {
     }
 }
 
+/// The code for positions that are not staged, for a client of TxnOffsetCommit: it does not know
+/// all that others do.
+pub(crate) fn of_staging(error: &GroupError, knows_abortable: bool) -> ResponseError {
+    match error {
+        GroupError::Rejected(Rejection::NotInTransaction) if knows_abortable => {
+            ResponseError::TransactionAbortable
+        }
+        GroupError::UnknownGroup(_) | GroupError::StaleMemberEpoch => {
+            ResponseError::IllegalGeneration
+        }
+        error => of_group(error),
+    }
+}
+
+/// The code for what a transaction does not do. Where the outcome is not known, or nobody can act
+/// now, it makes a client look for the coordinator again, and try again. `knows_fenced` says that
+/// the client's version has a code of its own for zombies.
+pub(crate) fn of_transaction(error: &TransactionError, knows_fenced: bool) -> ResponseError {
+    match error {
+        TransactionError::NotAvailable => ResponseError::CoordinatorNotAvailable,
+        TransactionError::Unproposed(ProposeError::NotAppended(_) | ProposeError::Unknown) => {
+            ResponseError::CoordinatorNotAvailable
+        }
+        TransactionError::Unproposed(ProposeError::Stopped) => ResponseError::NotCoordinator,
+        TransactionError::Rejected(Rejection::ProducerFenced { .. }) if knows_fenced => {
+            ResponseError::ProducerFenced
+        }
+        TransactionError::Rejected(
+            Rejection::BrokerFenced(_) | Rejection::StaleCommand(_) | Rejection::NotCoordinator(_),
+        ) => ResponseError::CoordinatorNotAvailable,
+        TransactionError::Rejected(rejection) => of_rejection(rejection),
+    }
+}
+
+/// The code for a transaction that an operator could not abort.
+pub(crate) fn of_marker(error: &TransactionError) -> ResponseError {
+    match error {
+        TransactionError::NotAvailable | TransactionError::Unproposed(_) => {
+            ResponseError::NotLeaderOrFollower
+        }
+        TransactionError::Rejected(rejection) => of_rejection(rejection),
+    }
+}
+
 /// The code for a partition that can't be read.
 pub(crate) fn of_fetch(error: &FetchError) -> ResponseError {
     match error {
@@ -150,6 +204,16 @@ impl From<Rejection> for GroupError {
             Rejection::RebalanceInProgress => Self::RebalanceInProgress,
             Rejection::GroupNotEmpty => Self::GroupNotEmpty,
             other => Self::Rejected(other),
+        }
+    }
+}
+
+impl From<TransactionError> for GroupError {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::NotAvailable => Self::NotAvailable,
+            TransactionError::Rejected(rejection) => rejection.into(),
+            TransactionError::Unproposed(error) => error.into(),
         }
     }
 }

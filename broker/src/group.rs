@@ -36,6 +36,7 @@ mod settings;
 pub(crate) mod town;
 
 pub use error::GroupError;
+pub use offsets::Staging;
 pub use settings::GroupSettings;
 
 /// Bytes of one change of a group: what is more is made in parts.

@@ -4,6 +4,7 @@
 //! `dispatch` finds the handler, `handlers` ask the engine and translate its answer. [`broker`]
 //! puts everything together, [`config`] says how.
 
+mod asked_offsets;
 pub mod broker;
 mod broker_configs;
 mod cluster;
@@ -29,3 +30,4 @@ mod stalls;
 pub mod telemetry;
 mod topic_configs;
 mod topics;
+pub mod transactions;

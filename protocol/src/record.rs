@@ -12,6 +12,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+mod control;
+
+pub use control::{ControlBatch, MARKER_BYTES};
+
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
 

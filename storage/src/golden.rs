@@ -21,9 +21,10 @@ use crate::command::groups::{
     Assignment, ClassicMember, ConsumerChange, Current, MemberChange, MemberState, Subscription,
 };
 use crate::command::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset, Committer,
-    ConfigChange, ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, GroupChange,
-    Incarnation, Outcome, Proposal, Run,
+    BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, CommandId,
+    CommittedOffset, Committer, ConfigChange, ConfigOperation, ConfigResource, Digest, Endpoint,
+    Entry, EntryHash, GroupChange, Incarnation, Outcome, ProducerIdAndEpoch, Proposal, Run,
+    RunOutcome, StagedOffsets, TransactionChange,
 };
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SealedSegment, SegmentBuilder};
@@ -59,6 +60,7 @@ fn batch(records: u32, producer: Option<(i64, i16, i32)>) -> BatchSummary {
         id: ProducerId(id),
         epoch,
         base_sequence,
+        transaction: BatchTransaction::None,
     });
     BatchSummary { bytes: 100 + records, records, max_timestamp: 1_700_000_000_123, producer }
 }
@@ -309,10 +311,93 @@ fn consumer_changes() -> Vec<ConsumerChange> {
     ]
 }
 
+/// Every change of a transaction of feature level 1, by the broker that is left. In the state one
+/// transaction is open, one was committed, one aborted, and one id has not begun any.
+fn level_1_transactions() -> Vec<(Incarnation, Command)> {
+    let change = |id: &str, change| {
+        (BROKER, Command::ChangeTransaction { transactional_id: id.to_owned(), change })
+    };
+    let init = |timeout_ms, expected| TransactionChange::InitProducer { timeout_ms, expected };
+    let add = |producer, transaction, groups: &[&str]| TransactionChange::Add {
+        producer,
+        transaction,
+        partitions: [(ORDERS, [0, 1].into()), (AUDIT, [1].into())].into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+    };
+    let end = |producer, transaction, commits, bumps_epoch| TransactionChange::End {
+        producer,
+        transaction,
+        commits,
+        bumps_epoch,
+    };
+    vec![
+        change("open", init(60_000, None)),
+        change("done", init(900_000, None)),
+        change("gone", init(1, None)),
+        change("fresh", init(u32::MAX, None)),
+        change("open", add(producer(1000, 0), 1, &["billing", "classic"])),
+        change("done", add(producer(1001, 0), 2, &[])),
+        transactional_segment(),
+        change("open", stage(producer(1000, 0), 1, "classic", Some("m3"), 3)),
+        change("open", stage(producer(1000, 0), 1, "consumer", None, 5)),
+        change("done", stage(producer(1001, 0), 2, "billing", None, 7)),
+        change("done", end(producer(1001, 0), 2, true, true)),
+        change("gone", TransactionChange::Abort { transaction: 3 }),
+        change("gone", init(2, Some(producer(1002, 0)))),
+        change("done", init(900_001, Some(producer(1001, 1)))),
+        change("done", add(producer(1001, 2), 8, &["billing"])),
+        change("done", end(producer(1001, 2), 8, true, false)),
+    ]
+}
+
+fn producer(id: i64, epoch: i16) -> ProducerIdAndEpoch {
+    ProducerIdAndEpoch { id: ProducerId(id), epoch }
+}
+
+fn stage(
+    producer: ProducerIdAndEpoch,
+    transaction: u64,
+    group: &str,
+    member: Option<&str>,
+    offset: i64,
+) -> TransactionChange {
+    TransactionChange::StageOffsets(StagedOffsets {
+        producer,
+        transaction,
+        is_implicit: group != "classic",
+        group: group.to_owned(),
+        office: Lsn::ZERO,
+        committer: member.map(|member| Committer {
+            member: member.to_owned(),
+            instance_id: Some("one".to_owned()),
+            generation: 1,
+        }),
+        offsets: vec![position(partition(AUDIT, 1), offset, "staged")],
+    })
+}
+
+/// Of three transactions: one that added its partitions, one that will be aborted, and one that
+/// brings its partition with it.
+fn transactional_segment() -> (Incarnation, Command) {
+    let of = |records, id, transaction| {
+        let plain = batch(records, Some((id, 0, 0)));
+        let producer = plain.producer.map(|it| BatchProducer { transaction, ..it });
+        BatchSummary { producer, ..plain }
+    };
+    let (added, implicit) = (BatchTransaction::Added, BatchTransaction::Implicit);
+    let orders = vec![of(2, 1001, added), of(1, 1000, added), of(1, 1002, implicit)];
+    let runs = vec![
+        run(partition(ORDERS, 0), 32, orders),
+        run(partition(AUDIT, 1), 432, vec![of(4, 1000, added)]),
+    ];
+    (BROKER, Command::CommitSegment { segment: segment(3), bytes: 4096, runs })
+}
+
 fn proposals() -> Vec<Proposal> {
     // Each stands in an entry of its own, so that its number is the entry's.
     let mut offices_changed = Lsn::ZERO;
-    let commands = (1..).zip(level_1_commands().into_iter().chain(level_1_changes()));
+    let commands = level_1_commands().into_iter().chain(level_1_changes());
+    let commands = (1..).zip(commands.chain(level_1_transactions()));
     let propose = |(counter, (incarnation, mut command))| {
         match &mut command {
             Command::RegisterBroker(_) | Command::DrainBroker | Command::ExpireBroker { .. } => {
@@ -321,6 +406,9 @@ fn proposals() -> Vec<Proposal> {
             Command::CommitOffsets { office, .. } | Command::ChangeGroup { office, .. } => {
                 *office = offices_changed;
             }
+            Command::ChangeTransaction {
+                change: TransactionChange::StageOffsets(staged), ..
+            } => staged.office = offices_changed,
             _ => {}
         }
         Proposal { id: CommandId { incarnation, counter }, command }
@@ -360,6 +448,15 @@ pub(crate) fn full_state() -> State {
     }
     let rejected = outcomes.iter().filter(|it| matches!(it, Outcome::Rejected(_))).count();
     assert_eq!(rejected, 1, "the level does not rise; all else does something: {outcomes:?}");
+    let runs = outcomes.iter().filter_map(|it| match it {
+        Outcome::SegmentCommitted(runs) => Some(runs),
+        _ => None,
+    });
+    for run in runs.skip(2).flatten() {
+        let RunOutcome::Judged { batches, .. } = run else { panic!("{run:?}") };
+        let mut appended = batches.iter().map(|it| matches!(it, BatchOutcome::Appended(_)));
+        assert!(appended.all(|it| it), "all of transactions is taken: {batches:?}");
+    }
     state
 }
 
@@ -429,5 +526,5 @@ fn read_segment(bytes: &Bytes, built: &SealedSegment) {
 }
 
 /// The hashes by which brokers of all releases chain entries and compare states.
-const ENTRY_V1_HASH: u64 = 0x47a4_4178_9f65_b9a2;
-const SNAPSHOT_V1_DIGEST: u64 = 0xa653_9457_edf3_61a5;
+const ENTRY_V1_HASH: u64 = 0x632e_74d6_44de_a1b0;
+const SNAPSHOT_V1_DIGEST: u64 = 0x7ba0_1e07_fce0_3e78;

@@ -15,6 +15,8 @@ pub enum InvariantId {
     Part2,
     /// A segment has as many references as there are extents that lie in it.
     Seg1,
+    /// A partition's open transactions are those that have records in it.
+    Txn1,
     /// A command changes the state at most once, however often it stands in the log.
     Cmd1,
     /// An outcome reaches the proposer of its command, and no one else.
@@ -29,6 +31,7 @@ impl fmt::Display for InvariantId {
             Self::Part1 => "PART-1",
             Self::Part2 => "PART-2",
             Self::Seg1 => "SEG-1",
+            Self::Txn1 => "TXN-1",
             Self::Cmd1 => "CMD-1",
             Self::Mach1 => "MACH-1",
             Self::Write1 => "WRITE-1",

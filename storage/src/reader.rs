@@ -15,7 +15,7 @@ use odradek_protocol::id::{Offset, TopicPartition};
 use crate::machine::Machine;
 use crate::object::ObjectStore;
 use crate::state::State;
-use crate::state::partition::{Extent, Partition};
+use crate::state::partition::{AbortedTransaction, Extent, Partition};
 
 mod batches;
 mod blocks;
@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use timestamps::TimestampOffset;
 
 use batches::Batches;
-use blocks::{BlockRead, Wanted};
+use blocks::{BlockKey, BlockRead, Wanted};
 
 /// How the reader behaves.
 #[derive(Clone, Debug)]
@@ -89,6 +89,10 @@ pub struct Plan {
 struct Found {
     watermarks: Watermarks,
     extents: Vec<Extent>,
+    /// Where reading ends.
+    limit: Offset,
+    /// Aborted transactions with records in the extents; none if they don't matter.
+    aborted: Option<Vec<AbortedTransaction>>,
 }
 
 /// Where a partition begins and ends.
@@ -111,6 +115,9 @@ pub struct Fetched {
     pub records: Vec<Bytes>,
     /// Their length.
     pub records_bytes: usize,
+    /// Aborted transactions that have records among them, for a consumer to skip; `None` if all
+    /// are to be seen.
+    pub aborted: Option<Vec<AbortedTransaction>>,
 }
 
 /// Why there are none.
@@ -211,7 +218,8 @@ impl Plan {
             self.targets.iter().filter_map(|(target, found)| Some((target, found.as_ref().ok()?)));
         found
             .flat_map(|(target, found)| {
-                found.extents.iter().map(|extent| Wanted::new(target.partition, extent))
+                let locations = found.extents.iter().filter_map(Extent::location);
+                locations.map(|location| Wanted::new(target.partition, location))
             })
             .collect()
     }
@@ -236,7 +244,7 @@ impl Watermarks {
 }
 
 fn extent_bytes(extent: &Extent) -> usize {
-    usize::try_from(extent.location.bytes).unwrap_or(usize::MAX)
+    usize::try_from(extent.bytes()).unwrap_or(usize::MAX)
 }
 
 fn find(
@@ -255,7 +263,8 @@ fn find(
     let mut extents = Vec::new();
     let mut here = target.bytes_max;
     for extent in partition.extents_from(target.offset).take_while(|it| it.base < limit) {
-        if here == 0 || *left == 0 {
+        // An extent may go on behind the limit: of one that begins there nothing may be seen.
+        if here == 0 || *left == 0 || target.offset >= limit {
             break;
         }
         let bytes = extent_bytes(extent);
@@ -263,7 +272,11 @@ fn find(
         here = here.saturating_sub(bytes);
         *left = left.saturating_sub(bytes);
     }
-    Ok(Found { watermarks, extents })
+    let aborted = (isolation == Isolation::ReadCommitted).then(|| {
+        let end = extents.last().map_or(target.offset, Extent::end);
+        partition.aborted_between(target.offset, end).copied().collect()
+    });
+    Ok(Found { watermarks, extents, limit, aborted })
 }
 
 /// How much the response may still grow.
@@ -276,15 +289,18 @@ struct Budget {
 fn assemble(
     target: FetchTarget,
     found: Found,
-    blocks: &BTreeMap<blocks::BlockKey, BlockRead>,
+    blocks: &BTreeMap<BlockKey, BlockRead>,
     budget: &mut Budget,
 ) -> Result<Fetched, FetchError> {
     let mut parts = Parts::default();
     let mut here = target.bytes_max;
+    let mut end = target.offset;
     'extents: for extent in &found.extents {
-        let content = blocks::content(blocks, extent)?;
-        for batch in Batches::of(extent, content) {
+        for batch in Batches::of(extent, blocks)? {
             let batch = batch?;
+            if batch.base >= found.limit {
+                break 'extents;
+            }
             if batch.end() <= target.offset {
                 continue;
             }
@@ -295,11 +311,14 @@ fn assemble(
             budget.first = false;
             here = here.saturating_sub(bytes);
             budget.left = budget.left.saturating_sub(bytes);
+            end = batch.end();
             parts.push(batch.patched_head(), batch.bytes);
         }
     }
-    let records_bytes = parts.bytes;
-    Ok(Fetched { watermarks: found.watermarks, records: parts.finish(), records_bytes })
+    let mut aborted = found.aborted;
+    aborted.iter_mut().for_each(|aborted| aborted.retain(|it| it.first < end));
+    let (records_bytes, records) = (parts.bytes, parts.finish());
+    Ok(Fetched { watermarks: found.watermarks, records, records_bytes, aborted })
 }
 
 /// Batches shorter than this are copied: one more part of a response costs more than the copy.

@@ -11,6 +11,7 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::command::codec::transactions::producer_from_wire;
 use crate::command::codec::{CodecError, topic_id, uuid};
 use crate::command::{Digest, Endpoint, EntryHash, Incarnation};
 use crate::envelope::Format;
@@ -20,12 +21,13 @@ use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::{AppliedCommands, Broker, Brokers};
 use crate::state::configs::Configs;
-use crate::state::partition::{Extent, Location, Partition};
+use crate::state::partition::{AbortedTransaction, Content, Extent, Location, Marker, Partition};
 use crate::state::producers::{Producer, SeenBatch};
 use crate::state::segments::{SegmentRefs, Segments, Unreferenced};
 use crate::state::topics::{Topic, Topics};
 
 mod groups;
+mod transactions;
 mod wire;
 
 /// The format of snapshots.
@@ -78,8 +80,9 @@ impl State {
     fn references_agree(&self) -> bool {
         let mut counted: BTreeMap<SegmentId, u64> = BTreeMap::new();
         let partitions = self.topics.by_id.values().flat_map(|topic| &topic.partitions);
-        for extent in partitions.flat_map(|partition| &partition.extents) {
-            *counted.entry(extent.location.segment).or_default() += 1;
+        let extents = partitions.flat_map(|partition| &partition.extents);
+        for segment in extents.filter_map(Extent::segment) {
+            *counted.entry(segment).or_default() += 1;
         }
         let stored = self.segments.referenced.iter().map(|(id, refs)| (id, &refs.references));
         counted.iter().eq(stored)
@@ -121,6 +124,10 @@ fn encode(state: &State) -> wire::Snapshot {
         left_incarnations: state.brokers.left.iter().map(|left| left.0).collect(),
         departed: state.brokers.departed.iter().map(departed_to_wire).collect(),
         has_claimed_store: state.has_claimed_store,
+        transactions: transactions::to_wire(&state.transactions),
+        last_transaction: state.transactions.last_number,
+        purge_transactions_at: state.transactions.purge_at,
+        purge_producers_at: state.topics.purge_producers_at,
     }
 }
 
@@ -177,26 +184,47 @@ fn topic_to_wire(topic: &Topic, segments: &[SegmentId]) -> wire::Topic {
 }
 
 fn partition_to_wire(partition: &Partition, segments: &[SegmentId]) -> wire::Partition {
-    let extent = |extent: &Extent| wire::Extent {
-        records: extent.records,
-        max_timestamp: extent.max_timestamp,
-        segment: segments
-            .binary_search(&extent.location.segment)
-            .ok()
-            .and_then(|index| u32::try_from(index).ok())
-            .expect("SEG-1: extents lie in segments that are referenced"),
-        position: extent.location.position,
-        stored_bytes: extent.location.stored_bytes,
-        skip: extent.location.skip,
-        bytes: extent.location.bytes,
-    };
     wire::Partition {
         log_start: partition.log_start.0,
         high_watermark: partition.high_watermark.0,
         first_base: partition.extents.front().map_or(0, |extent| extent.base.0),
-        extents: partition.extents.iter().map(extent).collect(),
+        extents: partition.extents.iter().map(|it| extent_to_wire(it, segments)).collect(),
         producers: partition.producers.by_id.iter().map(producer_to_wire).collect(),
-        purge_at: partition.producers.purge_at,
+        aborted: partition.aborted.iter().map(aborted_to_wire).collect(),
+    }
+}
+
+fn extent_to_wire(extent: &Extent, segments: &[SegmentId]) -> wire::Extent {
+    let (records, max_timestamp) = (extent.records, extent.max_timestamp);
+    match &extent.content {
+        Content::Batches(location) => wire::Extent {
+            records,
+            max_timestamp,
+            segment: segments
+                .binary_search(&location.segment)
+                .ok()
+                .and_then(|index| u32::try_from(index).ok())
+                .expect("SEG-1: extents lie in segments that are referenced"),
+            position: location.position,
+            stored_bytes: location.stored_bytes,
+            skip: location.skip,
+            bytes: location.bytes,
+            marker: None,
+        },
+        Content::Marker(marker) => {
+            let (producer, commits) = (Some(marker.producer.into()), marker.commits);
+            let marker = Some(wire::Marker { producer, commits });
+            wire::Extent { records, max_timestamp, marker, ..wire::Extent::default() }
+        }
+    }
+}
+
+fn aborted_to_wire(aborted: &AbortedTransaction) -> wire::Aborted {
+    wire::Aborted {
+        producer: aborted.producer.0,
+        first: aborted.first.0,
+        last: aborted.last.0,
+        stable: aborted.stable.0,
     }
 }
 
@@ -223,6 +251,10 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
     }
     topics.count_partitions();
     topics.changed = Lsn::new(snapshot.topics_changed);
+    topics.purge_producers_at = snapshot.purge_producers_at;
+    let mut transactions = transactions::from_wire(snapshot.transactions, &mut topics)?;
+    transactions.last_number = snapshot.last_transaction;
+    transactions.purge_at = snapshot.purge_transactions_at;
     let mut brokers = Brokers {
         last_node_id: snapshot.last_node_id,
         changed: Lsn::new(snapshot.offices_changed),
@@ -259,6 +291,7 @@ fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
             client_metrics: named(snapshot.client_metrics_configs),
         },
         groups: groups::from_wire(snapshot.groups, snapshot.last_group_revision)?,
+        transactions,
     })
 }
 
@@ -317,23 +350,16 @@ fn partition(stored: wire::Partition, segments: &[SegmentId]) -> Result<Partitio
         high_watermark: Offset(stored.first_base),
         ..Partition::default()
     };
-    for extent in stored.extents {
-        let index = usize::try_from(extent.segment).map_err(|_| CodecError::Field("segment"))?;
-        let segment = *segments.get(index).ok_or(CodecError::Field("segment"))?;
-        if extent.records == 0 {
+    for stored in stored.extents {
+        let content = content(&stored, segments)?;
+        if stored.records == 0 {
             return Err(CodecError::Field("records"));
         }
         partition.push(Extent {
             base: partition.high_watermark,
-            records: extent.records,
-            max_timestamp: extent.max_timestamp,
-            location: Location {
-                segment,
-                position: extent.position,
-                stored_bytes: extent.stored_bytes,
-                skip: extent.skip,
-                bytes: extent.bytes,
-            },
+            records: stored.records,
+            max_timestamp: stored.max_timestamp,
+            content,
         });
     }
     let end = Offset(stored.high_watermark);
@@ -344,12 +370,36 @@ fn partition(stored: wire::Partition, segments: &[SegmentId]) -> Result<Partitio
     if !partition.begins_in_its_first_extent() {
         return Err(CodecError::Field("log_start"));
     }
-    partition.producers.purge_at = stored.purge_at;
+    let aborted = stored.aborted.into_iter().map(|it| AbortedTransaction {
+        producer: ProducerId(it.producer),
+        first: Offset(it.first),
+        last: Offset(it.last),
+        stable: Offset(it.stable),
+    });
+    partition.aborted = aborted.collect();
+    if !partition.aborted.iter().is_sorted_by_key(|it| it.last) {
+        return Err(CodecError::Field("aborted"));
+    }
     for stored in stored.producers {
         let (id, producer) = producer(stored)?;
         partition.producers.by_id.insert(id, producer);
     }
     Ok(partition)
+}
+
+fn content(stored: &wire::Extent, segments: &[SegmentId]) -> Result<Content, CodecError> {
+    if let Some(marker) = &stored.marker {
+        let producer = producer_from_wire(marker.producer)?;
+        return Ok(Content::Marker(Marker { producer, commits: marker.commits }));
+    }
+    let index = usize::try_from(stored.segment).map_err(|_| CodecError::Field("segment"))?;
+    Ok(Content::Batches(Location {
+        segment: *segments.get(index).ok_or(CodecError::Field("segment"))?,
+        position: stored.position,
+        stored_bytes: stored.stored_bytes,
+        skip: stored.skip,
+        bytes: stored.bytes,
+    }))
 }
 
 fn producer(stored: wire::Producer) -> Result<(ProducerId, Producer), CodecError> {

@@ -12,8 +12,8 @@ use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use crate::command::{
-    BrokerAddress, Command, CommandId, ConfigChange, ConfigResource, Digest, Entry, EntryHash,
-    Incarnation, Outcome, Proposal, Rejection,
+    BrokerAddress, Command, CommandId, ConfigChange, ConfigResource, Entry, EntryHash, Incarnation,
+    Outcome, Proposal, Rejection,
 };
 use crate::lsn::Lsn;
 
@@ -21,17 +21,21 @@ pub mod brokers;
 mod commit;
 pub mod configs;
 pub mod groups;
+mod halt;
 pub mod partition;
 pub mod producers;
 pub mod segments;
 pub mod topics;
+pub mod transactions;
 
 use brokers::{Admission, Broker, Brokers};
 use configs::Configs;
 use groups::Groups;
-use partition::Partition;
+pub use halt::Halt;
+use partition::{Extent, Partition};
 use segments::Segments;
 use topics::{Topic, Topics};
+use transactions::Transactions;
 
 /// The newest feature level this release can apply. Level 1: what `command` lists.
 pub const FEATURE_LEVEL: u32 = 1;
@@ -42,8 +46,8 @@ pub const LOG_TIME_STEP_MS_MAX: i64 = 10 * 60 * 1000;
 
 /// The deterministic state machine.
 ///
-/// Invariants: PART-1, PART-2 (see [`Partition`]), SEG-1 (see [`Segments`]), CMD-1 (see
-/// [`Brokers`]).
+/// Invariants: PART-1, PART-2 (see [`Partition`]), SEG-1 (see [`Segments`]), TXN-1 (see
+/// [`transactions`]), CMD-1 (see [`Brokers`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub(crate) cluster_id: Uuid,
@@ -59,6 +63,7 @@ pub struct State {
     pub(crate) segments: Segments,
     pub(crate) configs: Configs,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
 }
 
 /// What applying an entry did.
@@ -68,54 +73,6 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Partitions in which something became visible or went away.
     pub touched: Vec<TopicPartition>,
-}
-
-/// Why an entry can't be applied at all. The broker that meets one stops: what it holds and what
-/// the log says have parted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Halt {
-    /// Entries are applied in order, without holes.
-    #[error("entry {found} where {expected} follows")]
-    Gap {
-        /// The entry's own position.
-        found: Lsn,
-        /// The position after the last applied.
-        expected: Lsn,
-    },
-    /// The entry was written by somebody who had read another history.
-    #[error("entry {lsn} follows another entry than the one that was applied")]
-    Chain {
-        /// The entry's position.
-        lsn: Lsn,
-    },
-    /// The log was swapped, or restored from a backup.
-    #[error("entry {lsn} belongs to log {found}, not {expected}")]
-    OtherLog {
-        /// The entry's position.
-        lsn: Lsn,
-        /// The id in the entry.
-        found: Uuid,
-        /// The id this state began with.
-        expected: Uuid,
-    },
-    /// Written by a later release.
-    #[error("entry {lsn} needs feature level {needed}; this release knows {FEATURE_LEVEL}")]
-    Level {
-        /// The entry's position.
-        lsn: Lsn,
-        /// The level it names.
-        needed: u32,
-    },
-    /// Another broker, having applied the same entries, holds another state.
-    #[error("state before entry {lsn} has digest {found}, its author had {expected}")]
-    Diverged {
-        /// The entry's position.
-        lsn: Lsn,
-        /// Digest of this state.
-        found: Digest,
-        /// Digest in the entry.
-        expected: Digest,
-    },
 }
 
 impl State {
@@ -189,16 +146,8 @@ impl State {
             Command::RegisterBroker(address) => return self.register_broker(id, address),
             _ => {}
         }
-        match self.brokers.admit(id, self.applied) {
-            Admission::New => {}
-            Admission::Repeated => return Outcome::Repeated,
-            Admission::Stale => return Outcome::Rejected(Rejection::StaleCommand(id)),
-            Admission::Fenced => {
-                return Outcome::Rejected(Rejection::BrokerFenced(id.incarnation));
-            }
-        }
-        if proposal.command.office().is_some_and(|office| office != self.brokers.changed) {
-            return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
+        if let Err(outcome) = self.admit_proposal(proposal) {
+            return outcome;
         }
         let done = |result: Result<(), Rejection>| match result {
             Ok(()) => Outcome::Done,
@@ -246,7 +195,27 @@ impl State {
             Command::DeleteRecords { partition, before } => {
                 self.delete_records(*partition, *before, touched)
             }
+            Command::ChangeTransaction { transactional_id, change } => {
+                self.change_transaction(transactional_id, change, touched)
+            }
         }
+    }
+
+    /// Whether a command is new, and its proposer one that may propose it.
+    fn admit_proposal(&mut self, proposal: &Proposal) -> Result<(), Outcome> {
+        let id = proposal.id;
+        let rejection = match self.brokers.admit(id, self.applied) {
+            Admission::Repeated => return Err(Outcome::Repeated),
+            Admission::Stale => Rejection::StaleCommand(id),
+            Admission::Fenced => Rejection::BrokerFenced(id.incarnation),
+            Admission::New => match proposal.command.office() {
+                Some(office) if office != self.brokers.changed => {
+                    Rejection::NotCoordinator(id.incarnation)
+                }
+                _ => return Ok(()),
+            },
+        };
+        Err(Outcome::Rejected(rejection))
     }
 
     fn begin(&mut self, cluster_id: Uuid, log_id: Uuid, level: u32) -> Outcome {
@@ -317,11 +286,12 @@ impl State {
         let gone = self.change_topics(|topics| topics.delete(topic))?;
         for (index, partition) in (0..).zip(&gone.partitions) {
             touched.push(TopicPartition { topic, partition: index });
-            for extent in &partition.extents {
-                self.segments.release(extent.location.segment, self.applied);
+            for segment in partition.extents.iter().filter_map(Extent::segment) {
+                self.segments.release(segment, self.applied);
             }
         }
         self.groups.forget_topic(topic);
+        self.transactions.forget_topic(topic);
         Ok(())
     }
 
@@ -353,8 +323,8 @@ impl State {
                 if first > first_before {
                     touched.push(at);
                 }
-                for extent in gone {
-                    self.segments.release(extent.location.segment, self.applied);
+                for segment in gone.iter().filter_map(Extent::segment) {
+                    self.segments.release(segment, self.applied);
                 }
                 Outcome::RecordsDeleted(first)
             }
@@ -473,6 +443,11 @@ impl State {
     /// Consumer groups.
     pub fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// Transactions.
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
     }
 
     /// End of the log of a partition; `None` if there is no such partition.

@@ -3,15 +3,31 @@
 use std::collections::BTreeMap;
 
 use odradek_protocol::id::TopicPartition;
-use odradek_storage::command::{Command, CommittedOffset, Committer, GroupChange, Outcome};
+use odradek_storage::command::{
+    Command, CommittedOffset, Committer, GroupChange, Outcome, ProducerIdAndEpoch, StagedOffsets,
+    TransactionChange,
+};
+use odradek_storage::lsn::Lsn;
 use odradek_storage::state::State;
 use odradek_storage::state::groups::{Group, Membership, Position};
 
 use super::{GroupCoordinator, GroupError, Work, parts, unbroken};
+use crate::transactions;
 
 mod subscriptions;
 
 use subscriptions::Subscribed;
+
+/// The transaction that positions depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staging {
+    /// Its transactional id.
+    pub transactional_id: String,
+    /// Whom its client takes itself for.
+    pub producer: ProducerIdAndEpoch,
+    /// Whether the group is added to the transaction by this (KIP-890); else it was before.
+    pub is_implicit: bool,
+}
 
 impl GroupCoordinator {
     /// Stores positions of consumers, all of them or, if they are too many for one command and
@@ -24,19 +40,62 @@ impl GroupCoordinator {
         retention_ms: Option<i64>,
         offsets: Vec<CommittedOffset>,
     ) -> Result<(), GroupError> {
+        let office = self.begin_commit(group, committer.as_ref()).await?;
+        let commands = parts(offsets, bytes_of).into_iter().map(|offsets| {
+            let (group, committer) = (group.to_owned(), committer.clone());
+            Command::CommitOffsets { group, office, committer, retention_ms, offsets }
+        });
+        self.propose_all(commands).await
+    }
+
+    /// Stores positions that become the group's when a transaction is committed. `committer` is
+    /// none for clients that don't say who they are.
+    pub async fn stage_offsets(
+        &self,
+        group: &str,
+        staging: Staging,
+        committer: Option<Committer>,
+        offsets: Vec<CommittedOffset>,
+    ) -> Result<(), GroupError> {
+        let Staging { transactional_id, producer, is_implicit } = staging;
+        let machine = &self.shared.machine;
+        let transaction = transactions::number_of(machine, &transactional_id, producer).await?;
+        let office = self.begin_commit(group, committer.as_ref()).await?;
+        let commands = parts(offsets, bytes_of).into_iter().map(|offsets| {
+            let change = TransactionChange::StageOffsets(StagedOffsets {
+                producer,
+                transaction,
+                is_implicit,
+                group: group.to_owned(),
+                office,
+                committer: committer.clone(),
+                offsets,
+            });
+            Command::ChangeTransaction { transactional_id: transactional_id.clone(), change }
+        });
+        self.propose_all(commands).await
+    }
+
+    /// The office in which positions are taken; their member is heard from.
+    async fn begin_commit(
+        &self,
+        group: &str,
+        committer: Option<&Committer>,
+    ) -> Result<Lsn, GroupError> {
         self.check_office(group).await?;
         let office = self.shared.machine.read(State::offices_changed);
         // Looked at before: the office was this broker's then, or the commit comes too late.
         self.shared.check_office(group)?;
-        if let Some(committer) = &committer {
+        if let Some(committer) = committer {
             // A commit shows that the member lives. Whether it may commit, the state says.
             self.renew(group, committer).await?;
         }
+        Ok(office)
+    }
+
+    async fn propose_all(&self, commands: impl Iterator<Item = Command>) -> Result<(), GroupError> {
         let mut under_way = Vec::new();
-        for offsets in parts(offsets, |offset| offset.metadata.len() + 32) {
-            let (group, committer) = (group.to_owned(), committer.clone());
-            let command =
-                Command::CommitOffsets { group, office, committer, retention_ms, offsets };
+        for command in commands {
             under_way.push(self.shared.machine.submit(command).await?);
         }
         for proposed in under_way {
@@ -137,6 +196,11 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// About how long a position is in a command.
+fn bytes_of(offset: &CommittedOffset) -> usize {
+    offset.metadata.len() + 32
 }
 
 /// Positions of a group that have expired; none if there is nothing to do.

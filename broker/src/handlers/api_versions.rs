@@ -10,8 +10,8 @@ use crate::context::Context;
 use crate::session::Session;
 
 /// Features that are in force, with their levels (KIP-584, KIP-1022): groups of the consumer
-/// protocol (KIP-848).
-const FEATURES: &[(&str, i16)] = &[("group.version", 1)];
+/// protocol (KIP-848), transactions with an epoch each (KIP-890).
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
 
 /// Says that the features are known, and not just unknown. Grows when they change.
 const FEATURES_EPOCH: i64 = 0;

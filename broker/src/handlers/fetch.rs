@@ -214,7 +214,9 @@ fn show(index: i32, found: Fetched) -> FetchedPartition {
         high_watermark: found.watermarks.high_watermark.0,
         last_stable_offset: found.watermarks.last_stable_offset.0,
         log_start_offset: found.watermarks.log_start.0,
-        aborted_transactions: None,
+        aborted_transactions: found
+            .aborted
+            .map(|aborted| aborted.iter().map(|it| (it.producer.0, it.first.0)).collect()),
         preferred_read_replica: -1,
         records: found.records,
     }

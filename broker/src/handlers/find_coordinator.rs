@@ -1,4 +1,4 @@
-//! FindCoordinator: which broker looks after a group.
+//! FindCoordinator: which broker looks after a group, or a transactional id.
 
 use odradek_protocol::messages::find_coordinator_response::Coordinator;
 use odradek_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -8,8 +8,11 @@ use crate::context::Context;
 use crate::directory::{self, Listed};
 use crate::session::Session;
 
-/// Key type of consumer groups. Transactions (1) and share groups (2) are not served yet.
+/// Key type of consumer groups.
 const GROUP: i8 = 0;
+
+/// Key type of transactional ids. Share groups (2) are not served.
+const TRANSACTION: i8 = 1;
 
 pub(crate) async fn handle(
     context: &Context,
@@ -41,8 +44,8 @@ fn find(context: &Context, session: &Session, key_type: i8, key: &StrBytes) -> C
             .with_error_code(code.code())
             .with_error_message(Some(message.into()))
     };
-    if key_type != GROUP {
-        let message = "transactions and share groups are not supported by this release yet";
+    if key_type != GROUP && key_type != TRANSACTION {
+        let message = "share groups are not supported by this release";
         return failed(ResponseError::InvalidRequest, message);
     }
     let found = context.machine().read(|state| {

@@ -1,4 +1,4 @@
-//! InitProducerId: an identity for an idempotent producer (KIP-98).
+//! InitProducerId: an identity for an idempotent or transactional producer (KIP-98, KIP-360).
 //!
 //! A broker takes producer ids from the log in blocks and gives them out from memory; what is left
 //! of a block when it stops is never used, and ids are never used twice.
@@ -8,12 +8,15 @@ use std::collections::VecDeque;
 use odradek_protocol::ResponseError;
 use odradek_protocol::id::ProducerId;
 use odradek_protocol::messages::{self, InitProducerIdRequest, InitProducerIdResponse};
-use odradek_storage::command::{Command, Outcome};
+use odradek_storage::command::{Command, Outcome, ProducerIdAndEpoch};
 use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::error;
 use crate::session::Session;
+
+/// From this version on a client knows PRODUCER_FENCED.
+const FENCED: i16 = 4;
 
 /// How many ids are taken at once.
 const BLOCK: u32 = 1000;
@@ -27,25 +30,42 @@ pub(crate) struct ProducerIdBlock {
 pub(crate) async fn handle(
     context: &Context,
     _: &Session,
-    _: i16,
+    version: i16,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    let failed = |code: ResponseError| {
-        InitProducerIdResponse::default()
+    let producer = match &request.transactional_id {
+        Some(id) => init_transactional(context, version, id.as_str(), &request).await,
+        None => next(context).await.map(|id| ProducerIdAndEpoch { id, epoch: 0 }),
+    };
+    match producer {
+        Ok(producer) => InitProducerIdResponse::default()
+            .with_producer_id(messages::ProducerId(producer.id.0))
+            .with_producer_epoch(producer.epoch),
+        Err(code) => InitProducerIdResponse::default()
             .with_error_code(code.code())
             .with_producer_id(messages::ProducerId(-1))
-            .with_producer_epoch(-1)
-    };
-    if request.transactional_id.is_some() {
-        // Not retriable, so that a transactional producer fails at once and with a reason.
-        return failed(ResponseError::InvalidRequest);
+            .with_producer_epoch(-1),
     }
-    match next(context).await {
-        Ok(id) => InitProducerIdResponse::default()
-            .with_producer_id(messages::ProducerId(id.0))
-            .with_producer_epoch(0),
-        Err(code) => failed(code),
+}
+
+async fn init_transactional(
+    context: &Context,
+    version: i16,
+    id: &str,
+    request: &InitProducerIdRequest,
+) -> Result<ProducerIdAndEpoch, ResponseError> {
+    let (producer, epoch) = (ProducerId(request.producer_id.0), request.producer_epoch);
+    if id.is_empty() || (producer.0 >= 0) != (epoch >= 0) {
+        return Err(ResponseError::InvalidRequest);
     }
+    let timeout_ms_max = context.broker_configs().transaction_timeout_ms_max;
+    let timeout_ms = u32::try_from(request.transaction_timeout_ms).unwrap_or(0);
+    if timeout_ms == 0 || request.transaction_timeout_ms > timeout_ms_max {
+        return Err(ResponseError::InvalidTransactionTimeout);
+    }
+    let expected = (epoch >= 0).then_some(ProducerIdAndEpoch { id: producer, epoch });
+    let producer = context.transactions.init_producer(id, timeout_ms, expected).await;
+    producer.map_err(|refused| error::of_transaction(&refused, version >= FENCED))
 }
 
 /// The lock is held while a block is taken, so that one serves all who wait.

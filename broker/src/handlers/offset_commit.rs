@@ -1,19 +1,16 @@
 //! OffsetCommit: how far the consumers of a group have come.
 
-use std::collections::BTreeMap;
-
 use odradek_protocol::ResponseError;
-use odradek_protocol::id::{Offset, TopicPartition};
 use odradek_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use odradek_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use odradek_storage::command::{CommittedOffset, Committer};
 
+use crate::asked_offsets::{AskedOffset, CheckedOffsets};
 use crate::context::Context;
 use crate::error;
 use crate::session::Session;
-use crate::topics::look_twice;
 
 /// From this version on a client understands what the consumer protocol has to say (KIP-848).
 const CONSUMER_PROTOCOL: i16 = 9;
@@ -28,46 +25,24 @@ pub(crate) async fn handle(
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
     let refused = request.group_id.is_empty().then_some(ResponseError::InvalidGroupId);
-    let metadata_bytes_max = context.broker_configs().offset_metadata_max_bytes;
-    let mut offsets = Vec::new();
-    let mut codes = BTreeMap::new();
-    for (topic_at, topic) in request.topics.iter().enumerate() {
-        let name = topic.name.as_str();
-        let found = look_twice(context.machine(), |state| {
-            state.topic_by_name(name).map(|topic| (topic.id, topic.partitions.len()))
+    let asked = request.topics.iter().map(|topic| {
+        let asked = topic.partitions.iter().map(|it| AskedOffset {
+            partition: it.partition_index,
+            offset: it.committed_offset,
+            leader_epoch: it.committed_leader_epoch,
+            metadata: it.committed_metadata.as_ref(),
         });
-        let found = if refused.is_some() { Ok(None) } else { found.await };
-        for (at, asked) in topic.partitions.iter().enumerate() {
-            let metadata = asked.committed_metadata.as_ref().map_or("", |it| it.as_str());
-            let index = asked.partition_index;
-            let exists = |partitions| usize::try_from(index).is_ok_and(|index| index < partitions);
-            let code = match (refused, &found) {
-                (Some(code), _) => code,
-                (None, Err(_)) => ResponseError::CoordinatorNotAvailable,
-                (None, _) if metadata.len() > metadata_bytes_max => {
-                    ResponseError::OffsetMetadataTooLarge
-                }
-                (None, Ok(Some((topic, partitions)))) if exists(*partitions) => {
-                    offsets.push(CommittedOffset {
-                        partition: TopicPartition { topic: *topic, partition: index },
-                        offset: Offset(asked.committed_offset.max(-1)),
-                        leader_epoch: asked.committed_leader_epoch,
-                        metadata: metadata.to_owned(),
-                    });
-                    continue;
-                }
-                (None, Ok(_)) => ResponseError::UnknownTopicOrPartition,
-            };
-            codes.insert((topic_at, at), code.code());
-        }
-    }
+        (topic.name.as_str(), asked.collect())
+    });
+    let mut checked = CheckedOffsets::of(context, asked.collect(), refused).await;
+    let offsets = std::mem::take(&mut checked.offsets);
     let committed =
         if offsets.is_empty() { 0 } else { commit(context, version, &request, offsets).await };
     let topics = request.topics.iter().enumerate().map(|(topic_at, topic)| {
         let partitions = topic.partitions.iter().enumerate().map(|(at, partition)| {
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(codes.get(&(topic_at, at)).copied().unwrap_or(committed))
+                .with_error_code(checked.code(topic_at, at, committed))
         });
         OffsetCommitResponseTopic::default()
             .with_name(topic.name.clone())

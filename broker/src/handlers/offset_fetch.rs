@@ -23,8 +23,18 @@ use crate::session::Session;
 /// Topics and partitions asked for; `None` means all.
 type Asked = Option<Vec<(TopicName, Vec<PartitionIndex>)>>;
 
-/// What is known of them; no position where none was committed.
-type Found = Vec<(TopicName, Vec<(PartitionIndex, Option<Position>)>)>;
+/// What is known of them.
+type Found = Vec<(TopicName, Vec<(PartitionIndex, Committed)>)>;
+
+/// What is known of a partition.
+enum Committed {
+    /// Nothing was committed.
+    None,
+    /// The position.
+    At(Position),
+    /// A transaction that is open has a position that may become the group's (KIP-447).
+    Unstable,
+}
 
 pub(crate) async fn handle(
     context: &Context,
@@ -34,8 +44,12 @@ pub(crate) async fn handle(
 ) -> OffsetFetchResponse {
     let barrier = context.machine().barrier().await;
     let code = barrier.map_or(ResponseError::CoordinatorNotAvailable.code(), |()| 0);
+    let stable = request.require_stable;
     let look = |group: &str, asked: Asked| {
-        if code != 0 { Vec::new() } else { context.machine().read(|s| find(s, group, asked)) }
+        if code != 0 {
+            return Vec::new();
+        }
+        context.machine().read(|state| find(state, group, asked, stable))
     };
     if version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
@@ -78,54 +92,72 @@ pub(crate) async fn handle(
     if version >= 2 { response.with_error_code(code) } else { response }
 }
 
-fn find(state: &State, group: &str, asked: Asked) -> Found {
+fn find(state: &State, group: &str, asked: Asked, stable: bool) -> Found {
     let positions = state.groups().positions(group);
-    let Some(asked) = asked else { return all(state, group) };
+    let Some(asked) = asked else { return all(state, group, stable) };
     let topic = |(name, indexes): (TopicName, Vec<PartitionIndex>)| {
         let id = state.topic_by_name(name.as_str()).map(|topic| topic.id);
-        let position = |partition: PartitionIndex| {
-            let found = id.and_then(|topic| positions?.get(&TopicPartition { topic, partition }));
-            (partition, found.cloned())
+        let committed = |partition: PartitionIndex| {
+            let at = id.map(|topic| TopicPartition { topic, partition });
+            let found = at.and_then(|at| positions?.get(&at));
+            let is_staged = at.is_some_and(|at| state.transactions().is_staged(group, at));
+            (partition, Committed::of(found, stable && is_staged))
         };
-        (name, indexes.into_iter().map(position).collect())
+        (name, indexes.into_iter().map(committed).collect())
     };
     asked.into_iter().map(topic).collect()
 }
 
-fn all(state: &State, group: &str) -> Found {
-    let mut topics: BTreeMap<String, Vec<(PartitionIndex, Option<Position>)>> = BTreeMap::new();
-    for (partition, position) in state.groups().positions(group).into_iter().flatten() {
-        if let Some(topic) = state.topic(partition.topic) {
-            let found = (partition.partition, Some(position.clone()));
+fn all(state: &State, group: &str, stable: bool) -> Found {
+    let mut topics: BTreeMap<String, Vec<(PartitionIndex, Committed)>> = BTreeMap::new();
+    for (at, position) in state.groups().positions(group).into_iter().flatten() {
+        if let Some(topic) = state.topic(at.topic) {
+            let is_unstable = stable && state.transactions().is_staged(group, *at);
+            let found = (at.partition, Committed::of(Some(position), is_unstable));
             topics.entry(topic.name.clone()).or_default().push(found);
         }
     }
     topics.into_iter().map(|(name, found)| (TopicName(name.into()), found)).collect()
 }
 
-fn in_group(
-    (index, position): (PartitionIndex, Option<Position>),
-) -> OffsetFetchResponsePartitions {
-    let result = OffsetFetchResponsePartitions::default().with_partition_index(index);
-    match position {
-        Some(position) => result
-            .with_committed_offset(position.offset.0)
-            .with_committed_leader_epoch(position.leader_epoch)
-            .with_metadata(Some(position.metadata.into())),
-        None => result
-            .with_committed_offset(-1)
-            .with_committed_leader_epoch(-1)
-            .with_metadata(Some("".into())),
+impl Committed {
+    fn of(found: Option<&Position>, is_unstable: bool) -> Self {
+        match found {
+            _ if is_unstable => Self::Unstable,
+            Some(position) => Self::At(position.clone()),
+            None => Self::None,
+        }
+    }
+
+    /// Offset, leader epoch, metadata and error code.
+    fn show(self) -> (i64, i32, String, i16) {
+        match self {
+            Self::At(position) => (position.offset.0, position.leader_epoch, position.metadata, 0),
+            Self::None => (-1, -1, String::new(), 0),
+            Self::Unstable => (-1, -1, String::new(), ResponseError::UnstableOffsetCommit.code()),
+        }
     }
 }
 
+fn in_group((index, committed): (PartitionIndex, Committed)) -> OffsetFetchResponsePartitions {
+    let (offset, epoch, metadata, code) = committed.show();
+    OffsetFetchResponsePartitions::default()
+        .with_partition_index(index)
+        .with_committed_offset(offset)
+        .with_committed_leader_epoch(epoch)
+        .with_metadata(Some(metadata.into()))
+        .with_error_code(code)
+}
+
 fn alone(
-    (index, position): (PartitionIndex, Option<Position>),
+    (index, committed): (PartitionIndex, Committed),
     version: i16,
 ) -> OffsetFetchResponsePartition {
-    let result = OffsetFetchResponsePartition::default().with_partition_index(index);
-    let (offset, epoch, metadata) =
-        position.map_or((-1, -1, String::new()), |it| (it.offset.0, it.leader_epoch, it.metadata));
-    let result = result.with_committed_offset(offset).with_metadata(Some(metadata.into()));
+    let (offset, epoch, metadata, code) = committed.show();
+    let result = OffsetFetchResponsePartition::default()
+        .with_partition_index(index)
+        .with_committed_offset(offset)
+        .with_metadata(Some(metadata.into()))
+        .with_error_code(code);
     if version >= 5 { result.with_committed_leader_epoch(epoch) } else { result }
 }

@@ -23,7 +23,7 @@ use odradek_protocol::messages::produce_response::{
 };
 use odradek_protocol::messages::{ProduceRequest, ProduceResponse};
 use odradek_protocol::record::{Codec, RecordBatch};
-use odradek_storage::command::{BatchProducer, BatchSummary};
+use odradek_storage::command::{BatchProducer, BatchSummary, BatchTransaction};
 use odradek_storage::segment::builder::PendingBatch;
 use odradek_storage::state::State;
 use odradek_storage::writer::{AppendError, Appended, Appending};
@@ -36,6 +36,12 @@ use crate::topics::{Refusal, look_twice};
 
 /// First version in which topics have ids and no names.
 const BY_ID: i16 = 13;
+
+/// First version that adds its partitions to the transaction (KIP-890).
+const IMPLICIT: i16 = 12;
+
+/// First version in which a client understands that its transaction must be aborted.
+const ABORTABLE: i16 = 11;
 
 /// First version in which zstd is known (KIP-110).
 const ZSTD_SINCE: i16 = 7;
@@ -51,6 +57,12 @@ pub(crate) enum Begun {
     Silent,
     /// The client wants no response, and something failed.
     Close,
+}
+
+/// How a request asks.
+struct Asks<'a> {
+    version: i16,
+    transactional_id: Option<&'a str>,
 }
 
 /// A partition of the request: what becomes of it.
@@ -75,10 +87,12 @@ pub(crate) async fn begin(
 ) -> Begun {
     let acks = request.acks;
     let whole = refuse(context, &request);
+    let transactional_id = request.transactional_id;
+    let asks = Asks { version, transactional_id: transactional_id.as_ref().map(|it| it.as_str()) };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut batches = Vec::new();
     for topic in request.topic_data {
-        topics.push(begin_topic(context, version, topic, whole.as_ref(), &mut batches).await);
+        topics.push(begin_topic(context, &asks, topic, whole.as_ref(), &mut batches).await);
     }
     let refused = topics.iter().flat_map(|topic| &topic.partitions);
     let refused = refused.into_iter().any(|(_, fate)| matches!(fate, Fate::Refused(_)));
@@ -104,20 +118,30 @@ fn refuse(context: &Context, request: &ProduceRequest) -> Option<Refusal> {
         let message = "this broker is about to stop".to_owned();
         return Some(Refusal::new(ResponseError::NotLeaderOrFollower, message));
     }
-    let message = "transactions are not supported by this release yet";
-    request
-        .transactional_id
-        .is_some()
-        .then(|| Refusal::new(ResponseError::InvalidTxnState, message))
+    let names_id = request.transactional_id.as_ref().is_some_and(|id| !id.is_empty());
+    if !names_id && has_transactional_batch(request) {
+        let message = "a transactional batch without a transactional id";
+        return Some(Refusal::new(ResponseError::TransactionalIdAuthorizationFailed, message));
+    }
+    None
+}
+
+fn has_transactional_batch(request: &ProduceRequest) -> bool {
+    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    let mut batches = partitions.filter_map(|partition| partition.records.as_ref());
+    batches.any(|records| {
+        RecordBatch::split_first(records).is_some_and(|(batch, _)| batch.is_transactional())
+    })
 }
 
 async fn begin_topic(
     context: &Context,
-    version: i16,
+    asks: &Asks<'_>,
     topic: TopicProduceData,
     whole: Option<&Refusal>,
     batches: &mut Vec<(TopicPartition, PendingBatch)>,
 ) -> BegunTopic {
+    let version = asks.version;
     let defaults = context.broker_configs();
     let find = |state: &State| {
         let found = match version {
@@ -147,6 +171,7 @@ async fn begin_topic(
         let checked = found.clone().and_then(|(id, partitions, rules)| {
             if usize::try_from(index).is_ok_and(|index| index < partitions) {
                 let batch = check(version, &rules, now_ms, partition.records.as_ref())?;
+                check_owner(context, asks, &batch)?;
                 Ok((TopicPartition { topic: id, partition: index }, batch, rules))
             } else {
                 let message = format!("the topic has {partitions} partitions");
@@ -191,9 +216,8 @@ fn check(
         let message = "zstd needs Produce version 7";
         return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
     }
-    if batch.is_transactional() {
-        let message = "transactions are not supported by this release yet";
-        return Err(Refusal::new(ResponseError::InvalidTxnState, message));
+    if batch.is_transactional() && batch.producer_id() < 0 {
+        return Err(invalid("a transactional batch without a producer id".to_owned()));
     }
     if codec == Codec::None {
         for record in Records::of(&batch, batch.records()) {
@@ -210,6 +234,11 @@ fn check(
         id: ProducerId(batch.producer_id()),
         epoch: batch.producer_epoch(),
         base_sequence: batch.base_sequence(),
+        transaction: match version {
+            _ if !batch.is_transactional() => BatchTransaction::None,
+            IMPLICIT.. => BatchTransaction::Implicit,
+            _ => BatchTransaction::Added,
+        },
     });
     let summary = BatchSummary {
         bytes: u32::try_from(batch.bytes().len()).unwrap_or(u32::MAX),
@@ -218,6 +247,24 @@ fn check(
         producer,
     };
     Ok(PendingBatch { bytes: batch.bytes().clone(), summary, compressed: codec != Codec::None })
+}
+
+/// A producer id belongs to one transactional id for ever; if it is not known here to whom, the
+/// state will say.
+fn check_owner(context: &Context, asks: &Asks<'_>, batch: &PendingBatch) -> Result<(), Refusal> {
+    let producer = batch.summary.producer;
+    let Some(producer) = producer.filter(|it| it.transaction != BatchTransaction::None) else {
+        return Ok(());
+    };
+    let is_anothers = context.machine().read(|state| {
+        let owner = state.transactions().of_producer(producer.id);
+        owner.is_some_and(|(id, _)| Some(id.as_str()) != asks.transactional_id)
+    });
+    if is_anothers {
+        let message = "the producer id belongs to another transactional id";
+        return Err(Refusal::new(ResponseError::InvalidProducerIdMapping, message));
+    }
+    Ok(())
 }
 
 fn check_timestamp(rules: &ProduceRules, now_ms: i64, timestamp: i64) -> Result<(), Refusal> {
@@ -257,7 +304,7 @@ async fn complete(
                 Fate::Underway(time_ms) => match next() {
                     Ok(appended) => succeeded(response, version, appended, time_ms),
                     Err(error) => {
-                        let code = error::of_append(&error);
+                        let code = error::of_append(&error, version >= ABORTABLE);
                         failed(response, version, Refusal::new(code, error.to_string()))
                     }
                 },

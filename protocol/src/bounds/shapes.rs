@@ -42,6 +42,7 @@ const TEXT: Kind = Kind::Text;
 
 static I8S: Shape = bare(&[all(I8)]);
 static I32S: Shape = bare(&[all(I32)]);
+static I64S: Shape = bare(&[all(I64)]);
 static TEXTS: Shape = bare(&[all(TEXT)]);
 
 static PRODUCE: Shape = shape(&[all(TEXT), all(I16), all(I32), all(Kind::Array(&PRODUCE_TOPIC))]);
@@ -194,6 +195,38 @@ static OFFSET_FOR_LEADER_EPOCH_TOPIC: Shape =
     shape(&[all(TEXT), all(Kind::Array(&OFFSET_FOR_LEADER_EPOCH_PARTITION))]);
 static OFFSET_FOR_LEADER_EPOCH_PARTITION: Shape = shape(&[all(I32), all(I32), all(I32)]);
 
+static ADD_PARTITIONS_TO_TXN: Shape =
+    shape(&[all(TEXT), all(I64), all(I16), all(Kind::Array(&NAME_AND_PARTITIONS))]);
+
+static ADD_OFFSETS_TO_TXN: Shape = shape(&[all(TEXT), all(I64), all(I16), all(TEXT)]);
+
+static END_TXN: Shape = shape(&[all(TEXT), all(I64), all(I16), all(BOOL)]);
+
+static WRITE_TXN_MARKERS: Shape = shape(&[all(Kind::Array(&TXN_MARKER))]);
+static TXN_MARKER: Shape =
+    shape(&[all(I64), all(I16), all(BOOL), all(Kind::Array(&NAME_AND_PARTITIONS)), all(I32)]);
+
+static TXN_OFFSET_COMMIT: Shape = shape(&[
+    all(TEXT),
+    all(TEXT),
+    all(I64),
+    all(I16),
+    since(3, I32),
+    since(3, TEXT),
+    since(3, TEXT),
+    all(Kind::Array(&TXN_OFFSET_COMMIT_TOPIC)),
+]);
+static TXN_OFFSET_COMMIT_TOPIC: Shape =
+    shape(&[all(TEXT), all(Kind::Array(&TXN_OFFSET_COMMIT_PARTITION))]);
+static TXN_OFFSET_COMMIT_PARTITION: Shape = shape(&[all(I32), all(I64), since(2, I32), all(TEXT)]);
+
+static DESCRIBE_PRODUCERS: Shape = shape(&[all(Kind::Array(&NAME_AND_PARTITIONS))]);
+
+static DESCRIBE_TRANSACTIONS: Shape = shape(&[all(Kind::Array(&TEXTS))]);
+
+static LIST_TRANSACTIONS: Shape =
+    shape(&[all(Kind::Array(&TEXTS)), all(Kind::Array(&I64S)), since(1, I64), since(2, TEXT)]);
+
 static DESCRIBE_CONFIGS: Shape =
     shape(&[all(Kind::Array(&DESCRIBE_CONFIGS_RESOURCE)), all(BOOL), since(3, BOOL)]);
 static DESCRIBE_CONFIGS_RESOURCE: Shape = shape(&[all(I8), all(TEXT), all(Kind::Array(&TEXTS))]);
@@ -272,6 +305,14 @@ pub(super) fn of(key: ApiKey) -> Option<(&'static Shape, i16)> {
         ApiKey::DeleteRecords => (&DELETE_RECORDS, 2),
         ApiKey::InitProducerId => (&INIT_PRODUCER_ID, 2),
         ApiKey::OffsetForLeaderEpoch => (&OFFSET_FOR_LEADER_EPOCH, 4),
+        ApiKey::AddPartitionsToTxn => (&ADD_PARTITIONS_TO_TXN, 3),
+        ApiKey::AddOffsetsToTxn => (&ADD_OFFSETS_TO_TXN, 3),
+        ApiKey::EndTxn => (&END_TXN, 3),
+        ApiKey::WriteTxnMarkers => (&WRITE_TXN_MARKERS, 1),
+        ApiKey::TxnOffsetCommit => (&TXN_OFFSET_COMMIT, 3),
+        ApiKey::DescribeProducers => (&DESCRIBE_PRODUCERS, 0),
+        ApiKey::DescribeTransactions => (&DESCRIBE_TRANSACTIONS, 0),
+        ApiKey::ListTransactions => (&LIST_TRANSACTIONS, 0),
         ApiKey::DescribeAcls => (&ACL, 2),
         ApiKey::CreateAcls => (&ACLS, 2),
         ApiKey::DeleteAcls => (&ACLS, 2),

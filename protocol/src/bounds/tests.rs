@@ -9,6 +9,8 @@ use crate::frame::RequestHeader;
 use crate::messages::*;
 use crate::request::Request;
 
+mod transactions;
+
 fn header(key: ApiKey, version: i16) -> RequestHeader {
     RequestHeader { api: number(key), version, correlation_id: 1, client_id: String::new() }
 }
@@ -150,7 +152,10 @@ fn sample(key: ApiKey, version: i16) -> Bytes {
             )
         }
         ApiKey::DescribeCluster => encoded(&DescribeClusterRequest::default(), version),
-        key => group_sample(key, version).or_else(|| admin_sample(key, version)).unwrap(),
+        key => group_sample(key, version)
+            .or_else(|| admin_sample(key, version))
+            .or_else(|| transactions::sample(key, version))
+            .unwrap(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Tags are never used twice. A field that this release does not know is skipped; a *command* it
 //! does not know is an error, and a broker that meets it stops: it is proposed only after the
-//! feature level was raised past what this release knows. Tags 20 to 29 of `Command` are reserved
+//! feature level was raised past what this release knows. Tags 21 to 29 of `Command` are reserved
 //! for transactions, 30 to 39 for merging and branching, 41 to 49 for groups; tag 5 of `Run` is
 //! where inline bytes will stand.
 
@@ -13,14 +13,16 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange, ConfigOperation,
-    ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Proposal, Run,
+    BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, CommandId, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Endpoint, Entry, EntryHash, Incarnation, Proposal,
+    Run,
 };
 use crate::envelope::{EnvelopeError, Format};
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
 pub(crate) mod groups;
+pub(crate) mod transactions;
 pub(crate) mod wire;
 
 /// The format of entries.
@@ -253,12 +255,13 @@ impl From<&Command> for wire::Command {
                 })
             }
             Command::ChangeGroup { group, office, revision, change } => {
-                let (group, change) = (group.clone(), Some(change.into()));
-                let (office, revision) = (office.get(), *revision);
-                Self::ChangeGroup(wire::ChangeGroup { group, revision, change, office })
+                Self::ChangeGroup(groups::to_wire(group, *office, *revision, change))
             }
             Command::DeleteRecords { partition, before } => {
                 Self::DeleteRecords(delete_records(*partition, *before))
+            }
+            Command::ChangeTransaction { transactional_id, change } => {
+                Self::ChangeTransaction(transactions::to_wire(transactional_id, change))
             }
         }
     }
@@ -316,6 +319,11 @@ impl From<&BatchSummary> for wire::Batch {
                 id: producer.id.0,
                 epoch: i32::from(producer.epoch),
                 base_sequence: producer.base_sequence,
+                transaction: match producer.transaction {
+                    BatchTransaction::None => 0,
+                    BatchTransaction::Added => 1,
+                    BatchTransaction::Implicit => 2,
+                },
             }),
         }
     }
@@ -404,6 +412,10 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
             },
             before: delete.before.map(Offset),
         },
+        wire::Command::ChangeTransaction(change) => Command::ChangeTransaction {
+            transactional_id: change.transactional_id,
+            change: change.change.ok_or(CodecError::UnknownCommand)?.try_into()?,
+        },
     })
 }
 
@@ -438,6 +450,12 @@ fn batch(batch: wire::Batch) -> Result<BatchSummary, CodecError> {
             id: ProducerId(producer.id),
             epoch: i16::try_from(producer.epoch).map_err(|_| CodecError::Field("epoch"))?,
             base_sequence: producer.base_sequence,
+            transaction: match producer.transaction {
+                0 => BatchTransaction::None,
+                1 => BatchTransaction::Added,
+                2 => BatchTransaction::Implicit,
+                _ => return Err(CodecError::Field("transaction")),
+            },
         })
     });
     Ok(BatchSummary {

@@ -75,6 +75,8 @@ pub(super) struct Driver {
     tail_seen: Duration,
     /// When the tail was last looked for, and how long after that it is again.
     polled: Instant,
+    /// Whether the log could be read then.
+    is_readable: bool,
     poll_interval: Duration,
     /// How far others say the log is filled.
     filled: watch::Receiver<Lsn>,
@@ -118,6 +120,7 @@ impl Driver {
             stopping: None,
             tail_seen,
             polled: now,
+            is_readable: true,
             poll_interval,
             filled,
             spoke: now,
@@ -202,7 +205,9 @@ impl Driver {
             self.commit_group().await?;
         }
         let filled = *self.filled.borrow_and_update();
-        let is_behind = filled > self.applied();
+        // A log that refuses at once is not asked without end, however much there is in it.
+        let may_look = self.is_readable || self.polled.elapsed() >= self.config.poll_interval;
+        let is_behind = filled > self.applied() && may_look;
         let due = !self.config.exclusive && self.polled.elapsed() >= self.poll_interval;
         if due || is_behind || !self.barriers.is_empty() {
             self.look(is_behind).await?;
@@ -248,6 +253,7 @@ impl Driver {
             let from = self.applied().next();
             match self.ports.log.read(from, READ_ENTRIES_MAX, freshness).await {
                 Ok(LogRead::Entries { slots, at_tail }) => {
+                    self.is_readable = true;
                     for slot in &slots {
                         self.apply_slot(slot)?;
                     }
@@ -268,6 +274,7 @@ impl Driver {
                     )));
                 }
                 Err(error) => {
+                    self.is_readable = false;
                     // Nobody can be heard meanwhile, so nobody's silence means anything.
                     self.heard.clear();
                     if self.complaints.is_due() {

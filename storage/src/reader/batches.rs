@@ -1,12 +1,15 @@
 //! The batches of an extent, with the offsets that the state gave them.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use odradek_protocol::compression::{self, OpenError, Record, Records};
 use odradek_protocol::id::Offset;
-use odradek_protocol::record::RecordBatch;
+use odradek_protocol::record::{ControlBatch, RecordBatch};
 
+use super::blocks::{self, BlockKey, BlockRead};
 use super::{FetchError, TimestampOffset};
-use crate::state::partition::Extent;
+use crate::state::partition::{Content, Extent, Location, Marker};
 
 /// Bytes before the part of a batch that its checksum covers, less the magic and the checksum: base
 /// offset, length and leader epoch.
@@ -118,6 +121,22 @@ impl Iterator for Times {
     }
 }
 
+fn slice(location: &Location, content: &Bytes) -> Bytes {
+    let start = usize::try_from(location.skip).unwrap_or(usize::MAX);
+    let end = start.saturating_add(usize::try_from(location.bytes).unwrap_or(usize::MAX));
+    if end <= content.len() { content.slice(start..end) } else { Bytes::new() }
+}
+
+fn control_batch(extent: &Extent, marker: &Marker) -> ControlBatch {
+    ControlBatch {
+        offset: extent.base.0,
+        timestamp_ms: extent.max_timestamp,
+        producer_id: marker.producer.id.0,
+        producer_epoch: marker.producer.epoch,
+        commits: marker.commits,
+    }
+}
+
 /// Walks the batches of an extent.
 pub(super) struct Batches {
     rest: Bytes,
@@ -126,13 +145,16 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// The batches of `extent`, whose block unpacks to `content`.
-    pub(super) fn of(extent: &Extent, content: &Bytes) -> Self {
-        let start = usize::try_from(extent.location.skip).unwrap_or(usize::MAX);
-        let end =
-            start.saturating_add(usize::try_from(extent.location.bytes).unwrap_or(usize::MAX));
-        let rest = if end <= content.len() { content.slice(start..end) } else { Bytes::new() };
-        Self { rest, next: extent.base, end: extent.end() }
+    /// The batches of an extent: those that lie in one of these blocks, or the one that is made.
+    pub(super) fn of(
+        extent: &Extent,
+        blocks: &BTreeMap<BlockKey, BlockRead>,
+    ) -> Result<Self, FetchError> {
+        let rest = match &extent.content {
+            Content::Batches(location) => slice(location, blocks::content(blocks, location)?),
+            Content::Marker(marker) => control_batch(extent, marker).to_bytes(),
+        };
+        Ok(Self { rest, next: extent.base, end: extent.end() })
     }
 
     fn take(&mut self) -> Option<PlacedBatch> {

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::Xxh3Builder;
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
 use crate::segment::{SegmentId, open_block};
-use crate::state::partition::Extent;
+use crate::state::partition::Location;
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,8 +69,7 @@ impl Weighter<BlockKey, Bytes> for ByBytes {
 }
 
 impl Wanted {
-    pub(super) fn new(partition: TopicPartition, extent: &Extent) -> Self {
-        let location = &extent.location;
+    pub(super) fn new(partition: TopicPartition, location: &Location) -> Self {
         let key = BlockKey { segment: location.segment, position: location.position };
         Self { key, partition, stored_bytes: location.stored_bytes }
     }
@@ -83,9 +82,9 @@ impl Wanted {
 /// The content of the block that an extent lies in.
 pub(super) fn content<'a>(
     blocks: &'a BTreeMap<BlockKey, BlockRead>,
-    extent: &Extent,
+    location: &Location,
 ) -> Result<&'a Bytes, FetchError> {
-    let key = BlockKey { segment: extent.location.segment, position: extent.location.position };
+    let key = BlockKey { segment: location.segment, position: location.position };
     match blocks.get(&key) {
         Some(Ok(content)) => Ok(content),
         Some(Err(cause)) => Err(FetchError::Storage(cause.clone())),

@@ -7,9 +7,11 @@ use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 use odradek_protocol::record::RecordBatch;
 use uuid::Uuid;
 
-use super::{FetchError, FetchTarget, Isolation, Reader, ReaderConfig, TimestampOffset};
+use super::{FetchError, FetchTarget, Fetched, Isolation, Reader, ReaderConfig, TimestampOffset};
 use crate::clock::ManualClock;
-use crate::command::{BatchSummary, BrokerAddress, Command, Incarnation, Outcome, RunOutcome};
+use crate::command::{
+    BatchProducer, BatchSummary, BrokerAddress, Command, Incarnation, Outcome, RunOutcome,
+};
 use crate::engine::Ports;
 use crate::log::memory::MemoryLog;
 use crate::lsn::Lsn;
@@ -20,6 +22,8 @@ use crate::peer::NoPeers;
 use crate::segment::SegmentId;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::state::tests::chain::create_topic;
+
+mod transactions;
 
 const ORDERS: TopicPartition = TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 };
 
@@ -64,7 +68,8 @@ impl Shelf {
         let ports = Ports {
             objects: Arc::<MemoryObjectStore>::clone(&objects),
             log: Arc::new(MemoryLog::default()),
-            clock: Arc::new(ManualClock::new(0)),
+            // Later than all records: what is made now would be found if it counted.
+            clock: Arc::new(ManualClock::new(BASE_MS + 1_000_000)),
             peers: Arc::new(NoPeers),
         };
         let config = MachineConfig { exclusive: true, ..MachineConfig::default() };
@@ -78,17 +83,23 @@ impl Shelf {
 
     /// Puts a segment with these batches and commits it: one extent.
     async fn add(&mut self, batches: &[Bytes]) {
+        let batches: Vec<_> = batches.iter().map(|bytes| (bytes.clone(), None)).collect();
+        self.add_of(&batches).await;
+    }
+
+    /// Puts a segment with these batches of these producers and commits it: one extent.
+    async fn add_of(&mut self, batches: &[(Bytes, Option<BatchProducer>)]) {
         self.segments += 1;
         let id =
             SegmentId { began: Lsn::FIRST, incarnation: Incarnation(1), counter: self.segments };
         let mut builder = SegmentBuilder::default();
-        for bytes in batches {
+        for (bytes, producer) in batches {
             let (batch, _) = RecordBatch::split_first(bytes).unwrap();
             let summary = BatchSummary {
                 bytes: u32::try_from(bytes.len()).unwrap(),
                 records: batch.offsets(),
                 max_timestamp: batch.max_timestamp(),
-                producer: None,
+                producer: *producer,
             };
             builder.push(ORDERS, PendingBatch { bytes: bytes.clone(), summary, compressed: false });
         }
@@ -116,20 +127,20 @@ impl Shelf {
 
     /// The batches that a fetch from `offset` on gives, with their offsets.
     async fn fetch(&self, offset: i64) -> Result<Vec<RecordBatch>, FetchError> {
-        let target =
-            FetchTarget { partition: ORDERS, offset: Offset(offset), bytes_max: usize::MAX };
-        let plan = self.reader.plan(&[target], usize::MAX, Isolation::ReadUncommitted);
-        let fetched = self.reader.fetch(plan).await.remove(0)?;
-        let mut rest = BytesMut::new();
-        fetched.records.iter().for_each(|part| rest.extend_from_slice(part));
-        let mut rest = rest.freeze();
-        let mut batches = Vec::new();
-        while !rest.is_empty() {
-            let (batch, after) = RecordBatch::split_first(&rest).unwrap();
-            batches.push(batch);
-            rest = after;
-        }
-        Ok(batches)
+        let fetched = self.fetch_as(Isolation::ReadUncommitted, offset, usize::MAX).await?;
+        assert_eq!(fetched.aborted, None);
+        Ok(batches_of(&fetched))
+    }
+
+    async fn fetch_as(
+        &self,
+        isolation: Isolation,
+        offset: i64,
+        bytes_max: usize,
+    ) -> Result<Fetched, FetchError> {
+        let target = FetchTarget { partition: ORDERS, offset: Offset(offset), bytes_max };
+        let plan = self.reader.plan(&[target], bytes_max, isolation);
+        self.reader.fetch(plan).await.remove(0)
     }
 
     async fn at_time(&self, time: u8) -> Option<TimestampOffset> {
@@ -142,6 +153,20 @@ impl Shelf {
         let isolation = Isolation::ReadUncommitted;
         self.reader.offset_of_max_timestamp(ORDERS, isolation).await.unwrap()
     }
+}
+
+fn batches_of(fetched: &Fetched) -> Vec<RecordBatch> {
+    let mut rest = BytesMut::new();
+    fetched.records.iter().for_each(|part| rest.extend_from_slice(part));
+    assert_eq!(rest.len(), fetched.records_bytes);
+    let mut rest = rest.freeze();
+    let mut batches = Vec::new();
+    while !rest.is_empty() {
+        let (batch, after) = RecordBatch::split_first(&rest).unwrap();
+        batches.push(batch);
+        rest = after;
+    }
+    batches
 }
 
 fn found(record: Option<&(i64, u8)>) -> Option<TimestampOffset> {

@@ -5,10 +5,12 @@
 //! nonsense) is answered by its first offset, which is never too late. Of the first extent, and of
 //! the first batch in it, a part may be gone: what is gone is never an answer.
 
+use std::ops::Range;
+
 use odradek_protocol::id::{Offset, TopicPartition};
 
 use super::batches::{Batches, PlacedBatch, Unreadable};
-use super::blocks::{self, Wanted};
+use super::blocks::Wanted;
 use super::{FetchError, Isolation, Reader, Watermarks};
 use crate::state::partition::{Extent, Partition};
 
@@ -23,9 +25,19 @@ pub struct TimestampOffset {
 
 /// Where to look for a record by its time.
 struct Candidates {
-    /// Records below are gone.
-    log_start: Offset,
+    /// What of the partition may be seen: records below are gone, those behind are not stable.
+    visible: Range<Offset>,
     extents: Vec<Extent>,
+}
+
+/// Extents with something visible, without the markers: those are no records that anybody asks for.
+fn with_records<'a>(
+    partition: &'a Partition,
+    visible: &Range<Offset>,
+) -> impl Iterator<Item = &'a Extent> + use<'a> {
+    let end = if visible.is_empty() { Offset::ZERO } else { visible.end };
+    let visible = partition.extents().take_while(move |extent| extent.base < end);
+    visible.filter(|extent| extent.location().is_some())
 }
 
 impl Reader {
@@ -36,15 +48,17 @@ impl Reader {
         timestamp_ms: i64,
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
-        let late_enough = |it: &Partition, limit: Offset| {
-            let extents = it.extents().take_while(|extent| extent.base < limit);
+        let late_enough = |it: &Partition, visible: Range<Offset>| {
+            let extents = with_records(it, &visible);
             let extents = extents.filter(|extent| extent.max_timestamp >= timestamp_ms);
-            // Of the first extent the part that is late enough may be gone.
-            Candidates { log_start: it.log_start, extents: extents.take(2).copied().collect() }
+            // Of the first extent the part that is late enough may be gone, and of the last it may
+            // not be stable.
+            let extents = extents.take(2).copied().collect();
+            Candidates { visible, extents }
         };
-        let Candidates { log_start, extents } = self.look(partition, isolation, late_enough)?;
+        let Candidates { visible, extents } = self.look(partition, isolation, late_enough)?;
         for extent in extents {
-            let found = self.search(partition, extent, timestamp_ms, log_start).await?;
+            let found = self.search(partition, extent, timestamp_ms, &visible).await?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -58,50 +72,65 @@ impl Reader {
         partition: TopicPartition,
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
-        let latest = |it: &Partition, limit: Offset| {
-            let mut extents = it.extents().take_while(|extent| extent.base < limit).peekable();
-            let cut = extents.next_if(|extent| extent.base < it.log_start);
-            let whole = extents.reduce(|best, extent| {
-                if extent.max_timestamp > best.max_timestamp { extent } else { best }
-            });
-            (it.log_start, cut.copied(), whole.copied())
+        // The first and the last may be cut: what to is known when they were read.
+        let latest = |it: &Partition, visible: Range<Offset>| {
+            let is_whole = |it: &Extent| it.base >= visible.start && it.end() <= visible.end;
+            let (mut whole, mut cut) = (None::<Extent>, Vec::new());
+            for extent in with_records(it, &visible) {
+                let is_later = whole.is_none_or(|best| extent.max_timestamp > best.max_timestamp);
+                match is_whole(extent) {
+                    true if is_later => whole = Some(*extent),
+                    true => {}
+                    false => cut.push(*extent),
+                }
+            }
+            (visible, whole, cut)
         };
-        let (log_start, cut, whole) = self.look(partition, isolation, latest)?;
-        let wins = |timestamp_ms: i64| whole.is_none_or(|it| timestamp_ms >= it.max_timestamp);
-        // Only if it has a chance: what an extent was cut to is known when it was read.
-        if let Some(extent) = cut.filter(|extent| wins(extent.max_timestamp)) {
-            let found = self.latest_from(partition, extent, log_start).await?;
-            if found.is_some_and(|found| wins(found.timestamp_ms)) {
-                return Ok(found);
+        let (visible, whole, cut) = self.look(partition, isolation, latest)?;
+        let mut latest = None;
+        if let Some(extent) = whole {
+            latest = self.search(partition, extent, extent.max_timestamp, &visible).await?;
+        }
+        for extent in cut {
+            let has_a_chance = latest.is_none_or(|it| extent.max_timestamp >= it.timestamp_ms);
+            if has_a_chance
+                && let Some(found) = self.latest_from(partition, extent, &visible).await?
+            {
+                let is_first = |it: TimestampOffset| {
+                    (found.timestamp_ms, it.offset) > (it.timestamp_ms, found.offset)
+                };
+                latest = latest.filter(|it| !is_first(*it)).or(Some(found));
             }
         }
-        let Some(extent) = whole else { return Ok(None) };
-        self.search(partition, extent, extent.max_timestamp, log_start).await
+        Ok(latest)
     }
 
     fn look<T>(
         &self,
         partition: TopicPartition,
         isolation: Isolation,
-        find: impl FnOnce(&Partition, Offset) -> T,
+        find: impl FnOnce(&Partition, Range<Offset>) -> T,
     ) -> Result<T, FetchError> {
         self.machine.read(|state| {
             let found =
                 state.partition(partition).ok_or(FetchError::UnknownPartition(partition))?;
-            Ok(find(found, Watermarks::of(found).limit(isolation)))
+            Ok(find(found, found.log_start..Watermarks::of(found).limit(isolation)))
         })
     }
 
-    /// The batches of an extent that are not gone altogether.
+    /// The batches of an extent that may be seen, if only in part.
     async fn batches_from(
         &self,
         partition: TopicPartition,
         extent: Extent,
-        log_start: Offset,
+        visible: &Range<Offset>,
     ) -> Result<impl Iterator<Item = Result<PlacedBatch, FetchError>>, FetchError> {
-        let read = self.blocks.load(vec![Wanted::new(partition, &extent)]).await;
-        let batches = Batches::of(&extent, blocks::content(&read, &extent)?);
-        Ok(batches.filter(move |it| it.as_ref().map_or(true, |batch| batch.end() > log_start)))
+        let wanted = extent.location().map(|location| Wanted::new(partition, location));
+        let read = self.blocks.load(wanted.into_iter().collect()).await;
+        let batches = Batches::of(&extent, &read)?;
+        let Range { start, end } = *visible;
+        let is_seen = move |batch: &PlacedBatch| batch.end() > start && batch.base < end;
+        Ok(batches.filter(move |it| it.as_ref().map_or(true, is_seen)))
     }
 
     async fn search(
@@ -109,9 +138,10 @@ impl Reader {
         partition: TopicPartition,
         extent: Extent,
         timestamp_ms: i64,
-        log_start: Offset,
+        visible: &Range<Offset>,
     ) -> Result<Option<TimestampOffset>, FetchError> {
-        for batch in self.batches_from(partition, extent, log_start).await? {
+        let log_start = visible.start;
+        for batch in self.batches_from(partition, extent, visible).await? {
             let batch = batch?;
             if batch.max_timestamp < timestamp_ms {
                 continue;
@@ -131,10 +161,11 @@ impl Reader {
         &self,
         partition: TopicPartition,
         extent: Extent,
-        log_start: Offset,
+        visible: &Range<Offset>,
     ) -> Result<Option<TimestampOffset>, FetchError> {
+        let log_start = visible.start;
         let mut latest: Option<TimestampOffset> = None;
-        for batch in self.batches_from(partition, extent, log_start).await? {
+        for batch in self.batches_from(partition, extent, visible).await? {
             let batch = batch?;
             let is_later = |ms: i64| latest.is_none_or(|latest| ms > latest.timestamp_ms);
             if !is_later(batch.max_timestamp) {

@@ -36,7 +36,7 @@ fn an_empty_state_has_a_snapshot() {
 #[test]
 fn any_change_to_the_state_changes_its_digest() {
     let state = golden::full_state();
-    let changes: [fn(&mut State); 11] = [
+    let changes: [fn(&mut State); 15] = [
         |it| it.level += 1,
         |it| it.last_hash.0 += 1,
         |it| it.log_time_ms += 1,
@@ -48,6 +48,10 @@ fn any_change_to_the_state_changes_its_digest() {
         |it| it.configs.groups.clear(),
         |it| it.topics.changed = it.topics.changed.next(),
         |it| it.configs.cluster.clear(),
+        |it| it.transactions.last_number += 1,
+        |it| it.transactions.purge_at += 1,
+        |it| it.topics.purge_producers_at += 1,
+        |it| it.transactions.by_id.get_mut("fresh").unwrap().timeout_ms = 1,
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let mut other = state.clone();
@@ -93,6 +97,60 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     );
 }
 
+#[test]
+fn a_snapshot_whose_transactions_contradict_its_partitions_is_refused() {
+    let open = |it: &mut wire::Snapshot| {
+        let ids = it.transactions.iter().position(|it| it.id == "open");
+        ids.expect("the state has an open transaction")
+    };
+    let refused = |change: fn(&mut wire::Transactional)| {
+        refusal(|it| {
+            let open = open(it);
+            change(&mut it.transactions[open]);
+        })
+    };
+    assert_eq!(refusal(|it| it.transactions.reverse()), CodecError::NotCanonical);
+    assert_eq!(refused(|it| it.phase = 4), CodecError::Field("phase"));
+    assert_eq!(refused(|it| it.phase = 0), CodecError::Field("phase"));
+    assert_eq!(refused(|it| it.phase = 2), CodecError::Field("phase"));
+    assert_eq!(refused(|it| it.ongoing = None), CodecError::Field("phase"));
+    assert_eq!(refused(|it| it.producer = None), CodecError::Field("producer"));
+    let epoch = |it: &mut wire::Transactional| it.producer.as_mut().unwrap().epoch = 70_000;
+    assert_eq!(refused(epoch), CodecError::Field("epoch"));
+    let gone =
+        |it: &mut wire::Transactional| it.ongoing.as_mut().unwrap().partitions[0].partition = 9;
+    assert_eq!(refused(gone), CodecError::Field("partition"));
+    let twice = |it: &mut wire::Snapshot| {
+        let open = open(it);
+        let mut other = it.transactions[open].clone();
+        other.id = "opened".to_owned();
+        other.producer.as_mut().unwrap().id += 500;
+        it.transactions.insert(open + 1, other);
+    };
+    assert_eq!(refusal(twice), CodecError::Field("first"));
+    let same = |it: &mut wire::Snapshot| it.transactions[0].producer = it.transactions[1].producer;
+    assert_eq!(refusal(same), CodecError::Field("producer"));
+    let ahead = |it: &mut wire::Transactional| {
+        let partitions = &mut it.ongoing.as_mut().unwrap().partitions;
+        partitions.iter_mut().filter_map(|it| it.first.as_mut()).for_each(|first| *first += 100);
+    };
+    assert_eq!(refused(ahead), CodecError::Field("first"));
+    let disordered = |it: &mut wire::Snapshot| {
+        let mut partitions = it.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let aborted = partitions.find(|it| !it.aborted.is_empty()).map(|it| &mut it.aborted);
+        let aborted = aborted.expect("the state has an aborted transaction");
+        aborted.push(wire::Aborted { last: aborted[0].last - 1, ..aborted[0] });
+    };
+    assert_eq!(refusal(disordered), CodecError::Field("aborted"));
+    let marker = |it: &mut wire::Snapshot| {
+        let extents = it.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let mut markers =
+            extents.flat_map(|it| &mut it.extents).filter_map(|it| it.marker.as_mut());
+        markers.next().expect("the state has a marker").producer = None;
+    };
+    assert_eq!(refusal(marker), CodecError::Field("producer"));
+}
+
 /// To the second member what the first one has.
 fn give_away_twice(snapshot: &mut wire::Snapshot) {
     let members = snapshot.groups.iter_mut().find_map(|group| match &mut group.membership {
@@ -114,7 +172,7 @@ fn what_is_gone_and_what_straddles_is_read_back() {
         let base = partition.extents().next().map(|extent| extent.base.0);
         (partition.log_start.0, partition.high_watermark.0, base)
     };
-    assert_eq!([first(0), first(1)], [(4, 6, Some(0)), (7, 7, None)]);
+    assert_eq!([first(0), first(1)], [(4, 12, Some(0)), (7, 7, None)]);
     assert_eq!(State::from_snapshot(&state.to_snapshot().0), Ok(state));
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::codec::wire::{Endpoint, RegisterBroker, SegmentId};
+use crate::command::codec::wire::{Endpoint, ProducerIdAndEpoch, RegisterBroker, SegmentId};
 
 mod groups;
+mod transactions;
 
 pub(crate) use groups::*;
+pub(crate) use transactions::*;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Snapshot {
@@ -56,6 +58,14 @@ pub(crate) struct Snapshot {
     pub client_metrics_configs: Vec<NamedConfigs>,
     #[prost(uint64, tag = "23")]
     pub offices_changed: u64,
+    #[prost(message, repeated, tag = "24")]
+    pub transactions: Vec<Transactional>,
+    #[prost(uint64, tag = "25")]
+    pub last_transaction: u64,
+    #[prost(uint64, tag = "26")]
+    pub purge_transactions_at: u64,
+    #[prost(uint64, tag = "27")]
+    pub purge_producers_at: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -138,8 +148,8 @@ pub(crate) struct Partition {
     pub extents: Vec<Extent>,
     #[prost(message, repeated, tag = "5")]
     pub producers: Vec<Producer>,
-    #[prost(uint64, tag = "6")]
-    pub purge_at: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub aborted: Vec<Aborted>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -159,6 +169,29 @@ pub(crate) struct Extent {
     pub skip: u32,
     #[prost(uint32, tag = "7")]
     pub bytes: u32,
+    /// In place of all but records and timestamp, if it is one.
+    #[prost(message, optional, tag = "9")]
+    pub marker: Option<Marker>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Marker {
+    #[prost(message, optional, tag = "1")]
+    pub producer: Option<ProducerIdAndEpoch>,
+    #[prost(bool, tag = "2")]
+    pub commits: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Aborted {
+    #[prost(int64, tag = "1")]
+    pub producer: i64,
+    #[prost(int64, tag = "2")]
+    pub first: i64,
+    #[prost(int64, tag = "3")]
+    pub last: i64,
+    #[prost(int64, tag = "4")]
+    pub stable: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,10 +1,13 @@
 //! Committing a segment: where batches get their offsets.
 
-use odradek_protocol::id::TopicPartition;
+use odradek_protocol::id::{Offset, TopicPartition};
 
 use super::State;
-use super::partition::{Extent, Location, Partition};
-use crate::command::{BatchOutcome, BatchSummary, Outcome, Rejection, Run, RunOutcome};
+use super::partition::{Content, Extent, Location, Partition};
+use super::transactions::Transactions;
+use crate::command::{
+    BatchOutcome, BatchProducer, BatchSummary, Outcome, Rejection, Run, RunOutcome,
+};
 use crate::segment::SegmentId;
 
 impl State {
@@ -18,16 +21,18 @@ impl State {
         if self.segments.bytes_of(segment).is_some_and(|known| known != bytes) {
             return Outcome::Rejected(Rejection::Malformed("a segment has one length"));
         }
-        let mut references = 0;
+        let mut added = Added::default();
         let mut outcomes = Vec::with_capacity(runs.len());
         for run in runs {
-            let outcome = self.commit_run(segment, bytes, run, &mut references);
+            let outcome = self.commit_run(segment, bytes, run, &mut added);
             if let RunOutcome::Judged { .. } = outcome {
                 touched.push(run.partition);
             }
             outcomes.push(outcome);
         }
-        self.segments.commit(segment, bytes, references, self.applied);
+        self.segments.commit(segment, bytes, added.references, self.applied);
+        let kept_ms = self.configs.producer_expiration_ms();
+        self.topics.add_producers(added.producers, self.log_time_ms, kept_ms);
         Outcome::SegmentCommitted(outcomes)
     }
 
@@ -36,7 +41,7 @@ impl State {
         segment: SegmentId,
         segment_bytes: u64,
         run: &Run,
-        references: &mut u64,
+        added: &mut Added,
     ) -> RunOutcome {
         let now_ms = self.log_time_ms;
         let partition = match self.topics.partition_mut(run.partition) {
@@ -46,39 +51,45 @@ impl State {
         if let Err(rejection) = check_run(segment_bytes, run) {
             return RunOutcome::Rejected(rejection);
         }
-        let mut extents = Extents { segment, run, open: None, skip: 0, closed: 0 };
-        let batches =
-            run.batches.iter().map(|batch| extents.place(partition, batch, now_ms)).collect();
-        extents.close(partition);
-        *references += extents.closed;
+        let transactions = &mut self.transactions;
+        let mut placing =
+            Placing { segment, run, transactions, now_ms, open: None, skip: 0, added };
+        let batches = run.batches.iter().map(|batch| placing.place(partition, batch)).collect();
+        placing.close(partition);
         RunOutcome::Judged { batches, log_start: partition.log_start }
     }
 }
 
-/// Turns the accepted batches of a run into extents: neighbours into one.
-struct Extents<'a> {
+/// What a segment has added.
+#[derive(Default)]
+struct Added {
+    /// Extents that refer to it.
+    references: u64,
+    /// Producers that were not known in their partitions before.
+    producers: u64,
+}
+
+/// Judges the batches of a run, and turns those that are accepted into extents: neighbours into
+/// one.
+struct Placing<'a> {
     segment: SegmentId,
     run: &'a Run,
+    transactions: &'a mut Transactions,
+    now_ms: i64,
     /// The extent that the next accepted batch joins.
     open: Option<Extent>,
     /// Where in the block's content the next batch begins.
     skip: u32,
-    /// Extents given to the partition so far.
-    closed: u64,
+    added: &'a mut Added,
 }
 
-impl Extents<'_> {
-    fn place(
-        &mut self,
-        partition: &mut Partition,
-        batch: &BatchSummary,
-        now_ms: i64,
-    ) -> BatchOutcome {
+impl Placing<'_> {
+    fn place(&mut self, partition: &mut Partition, batch: &BatchSummary) -> BatchOutcome {
         let skip = self.skip;
         // Can't overflow: `check_run` has added them up.
         self.skip = skip.saturating_add(batch.bytes);
-        let judged = batch.producer.and_then(|it| partition.producers.judge(it, batch.records));
-        if let Some(outcome) = judged {
+        let judged = batch.producer.map(|it| self.judge(partition, &it, batch.records));
+        if let Some(Err(outcome)) = judged {
             self.close(partition);
             return outcome;
         }
@@ -87,8 +98,8 @@ impl Extents<'_> {
             self.close(partition);
             return BatchOutcome::Rejected(Rejection::Malformed("offsets are used up"));
         }
-        if let Some(producer) = batch.producer {
-            partition.producers.remember(producer, batch.records, base, now_ms);
+        if let Some(producer) = &batch.producer {
+            self.remember(partition, producer, batch.records, base);
         }
         let joined = self.open.and_then(|extent| join(extent, batch));
         if joined.is_none() {
@@ -98,32 +109,67 @@ impl Extents<'_> {
             base,
             records: batch.records,
             max_timestamp: batch.max_timestamp,
-            location: Location {
+            content: Content::Batches(Location {
                 segment: self.segment,
                 position: self.run.position,
                 stored_bytes: self.run.stored_bytes,
                 skip,
                 bytes: batch.bytes,
-            },
+            }),
         }));
         BatchOutcome::Appended(base)
+    }
+
+    /// What becomes of a batch that is not to be appended. In the order in which Kafka looks: a
+    /// zombie is fenced before anything else, and what was sent before is no error.
+    fn judge(
+        &self,
+        partition: &Partition,
+        batch: &BatchProducer,
+        records: u32,
+    ) -> Result<(), BatchOutcome> {
+        self.transactions.check(batch).map_err(BatchOutcome::Rejected)?;
+        if let Some(base) = partition.producers.find_duplicate(batch, records) {
+            return Err(BatchOutcome::Duplicate(base));
+        }
+        let admitted = self.transactions.admit(self.run.partition, batch);
+        let admitted = admitted.and_then(|()| partition.producers.admit(batch));
+        admitted.map_err(BatchOutcome::Rejected)
+    }
+
+    fn remember(
+        &mut self,
+        partition: &mut Partition,
+        batch: &BatchProducer,
+        records: u32,
+        base: Offset,
+    ) {
+        if partition.producers.remember(batch, records, base, self.now_ms) {
+            self.added.producers += 1;
+        }
+        if self.transactions.append(self.run.partition, batch, base, self.now_ms) {
+            partition.open.insert(base, batch.id);
+        }
     }
 
     fn close(&mut self, partition: &mut Partition) {
         if let Some(extent) = self.open.take() {
             partition.push(extent);
-            self.closed += 1;
+            self.added.references += 1;
         }
     }
 }
 
 /// The extent with one more batch; `None` if its counters have no room for it.
 fn join(extent: Extent, batch: &BatchSummary) -> Option<Extent> {
-    let mut joined = extent;
-    joined.records = extent.records.checked_add(batch.records)?;
-    joined.location.bytes = extent.location.bytes.checked_add(batch.bytes)?;
-    joined.max_timestamp = extent.max_timestamp.max(batch.max_timestamp);
-    Some(joined)
+    let Content::Batches(mut location) = extent.content else { return None };
+    location.bytes = location.bytes.checked_add(batch.bytes)?;
+    Some(Extent {
+        base: extent.base,
+        records: extent.records.checked_add(batch.records)?,
+        max_timestamp: extent.max_timestamp.max(batch.max_timestamp),
+        content: Content::Batches(location),
+    })
 }
 
 fn check_run(segment_bytes: u64, run: &Run) -> Result<(), Rejection> {

@@ -9,6 +9,13 @@ use odradek_protocol::id::NodeId;
 
 use crate::command::{ConfigChange, ConfigOperation, ConfigResource};
 
+/// How long a transactional id is remembered at least after its last change, in milliseconds of log
+/// time, and a producer after its last batch, unless the cluster has been configured otherwise.
+const EXPIRATIONS_MS: [(&str, i64); 2] = [
+    ("transactional.id.expiration.ms", 7 * 24 * 60 * 60 * 1000),
+    ("producer.id.expiration.ms", 24 * 60 * 60 * 1000),
+];
+
 /// Configs that were set while the cluster ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configs {
@@ -22,6 +29,21 @@ impl Configs {
     /// What was set for all brokers.
     pub fn cluster(&self) -> &BTreeMap<String, String> {
         &self.cluster
+    }
+
+    /// `transactional.id.expiration.ms`.
+    pub fn transactional_expiration_ms(&self) -> i64 {
+        self.expiration_ms(EXPIRATIONS_MS[0])
+    }
+
+    /// `producer.id.expiration.ms`.
+    pub fn producer_expiration_ms(&self) -> i64 {
+        self.expiration_ms(EXPIRATIONS_MS[1])
+    }
+
+    fn expiration_ms(&self, (name, default_ms): (&str, i64)) -> i64 {
+        let set = self.cluster.get(name).and_then(|value| value.parse().ok());
+        set.filter(|ms| *ms > 0).unwrap_or(default_ms)
     }
 
     /// What was set for one broker.

@@ -284,6 +284,7 @@ impl State {
         self.groups.admit(group, committer)?;
         for offset in offsets {
             if self.topics.partition(offset.partition).is_some() {
+                self.transactions.supersede(group, offset.partition);
                 self.groups.commit(group, offset, retention_ms, self.log_time_ms);
             }
         }
@@ -301,7 +302,12 @@ impl State {
             return Outcome::Rejected(Rejection::NotCoordinator(proposer));
         }
         match self.groups.change(group, revision, change, self.log_time_ms) {
-            Ok(revision) => Outcome::GroupChanged(revision),
+            Ok(revision) => {
+                if *change == GroupChange::DeleteGroup {
+                    self.transactions.forget_group(group);
+                }
+                Outcome::GroupChanged(revision)
+            }
             Err(rejection) => Outcome::Rejected(rejection),
         }
     }

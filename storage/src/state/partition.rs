@@ -1,20 +1,21 @@
-//! A partition: its extents, watermarks and producers.
+//! A partition: its extents, watermarks, producers and transactions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use odradek_protocol::id::Offset;
+use odradek_protocol::id::{Offset, ProducerId};
+use odradek_protocol::record::MARKER_BYTES;
 
 use super::producers::Producers;
 use crate::check;
-use crate::command::Rejection;
+use crate::command::{ProducerIdAndEpoch, Rejection};
 use crate::invariant::InvariantId;
 use crate::segment::SegmentId;
 
 /// One partition of a topic.
 ///
 /// ```text
-///    0 ........ log_start ................ high_watermark
-///    |   gone      |  extents, contiguous     |  next record
+///    0 ........ log_start ........ last stable offset ...... high_watermark
+///    |   gone      |  extents, contiguous     | open transactions  |  next record
 /// ```
 ///
 /// - **PART-1** extents are contiguous: the first begins at `log_start` or below it and ends behind
@@ -31,9 +32,13 @@ pub struct Partition {
     pub(crate) extents: VecDeque<Extent>,
     /// Producers whose batches are judged by sequence.
     pub(crate) producers: Producers,
+    /// Transactions that have records here and are open, by the first of them (TXN-1).
+    pub(crate) open: BTreeMap<Offset, ProducerId>,
+    /// Transactions that had records here and were aborted, in order of their ends.
+    pub(crate) aborted: VecDeque<AbortedTransaction>,
 }
 
-/// One or more batches of one partition, contiguous in one block of one segment.
+/// One or more batches of one partition, contiguous in one block of one segment; or a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Offset of the first record.
@@ -42,8 +47,18 @@ pub struct Extent {
     pub records: u32,
     /// Largest timestamp in it, in milliseconds since the Unix epoch.
     pub max_timestamp: i64,
-    /// Where the bytes are.
-    pub location: Location,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What an extent holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Batches, which lie here.
+    Batches(Location),
+    /// The end of a transaction. There is no object behind it: the control batch is made when it is
+    /// read.
+    Marker(Marker),
 }
 
 /// Where the bytes of an extent are.
@@ -64,17 +79,62 @@ pub struct Location {
     pub bytes: u32,
 }
 
+/// The end of a transaction in one of its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// Whose transaction.
+    pub producer: ProducerIdAndEpoch,
+    /// Whether it was committed; else it was aborted.
+    pub commits: bool,
+}
+
+/// A transaction of which nothing counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// Whose transaction.
+    pub producer: ProducerId,
+    /// Its first record in the partition.
+    pub first: Offset,
+    /// Its marker.
+    pub last: Offset,
+    /// The last stable offset right after its end: transactions that ended later begin there or
+    /// behind it.
+    pub stable: Offset,
+}
+
 impl Extent {
     /// The offset after the last record.
     pub fn end(&self) -> Offset {
         self.base.advanced_by(self.records)
+    }
+
+    /// Bytes that a consumer is sent for it.
+    pub fn bytes(&self) -> u32 {
+        match &self.content {
+            Content::Batches(location) => location.bytes,
+            Content::Marker(_) => MARKER_BYTES,
+        }
+    }
+
+    /// Where it lies, if it has an object behind it.
+    pub fn location(&self) -> Option<&Location> {
+        match &self.content {
+            Content::Batches(location) => Some(location),
+            Content::Marker(_) => None,
+        }
+    }
+
+    /// The segment that it refers to.
+    pub fn segment(&self) -> Option<SegmentId> {
+        self.location().map(|location| location.segment)
     }
 }
 
 impl Partition {
     /// The last stable offset: what a read_committed consumer may read up to (KIP-98).
     pub fn last_stable_offset(&self) -> Offset {
-        self.high_watermark
+        let open = self.open.keys().next().copied();
+        open.map_or(self.high_watermark, |first| first.max(self.log_start))
     }
 
     /// Extents from the one that holds `offset` on. None if `offset` is at or past the end.
@@ -88,10 +148,35 @@ impl Partition {
         self.extents.iter()
     }
 
+    /// Producers that it knows.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Open transactions with records in it, by the first of them.
+    pub fn open_transactions(&self) -> &BTreeMap<Offset, ProducerId> {
+        &self.open
+    }
+
+    /// Aborted transactions that have records from `from` up to `to`, without it.
+    pub fn aborted_between(
+        &self,
+        from: Offset,
+        to: Offset,
+    ) -> impl Iterator<Item = &AbortedTransaction> {
+        let first = self.aborted.partition_point(|it| it.last < from);
+        let mut is_past = false;
+        let ended_later = self.aborted.range(first..).take_while(move |it| {
+            // The one that ends at a stable offset behind `to` is the last to begin before it.
+            !std::mem::replace(&mut is_past, it.stable >= to)
+        });
+        ended_later.filter(move |it| it.first < to)
+    }
+
     /// Bytes of record batches, as producers sent them: of the first extent all, also what lies
     /// below the log start offset.
     pub fn bytes(&self) -> u64 {
-        self.extents.iter().map(|extent| u64::from(extent.location.bytes)).sum()
+        self.extents.iter().map(|extent| u64::from(extent.bytes())).sum()
     }
 
     /// PART-1 at the log start offset.
@@ -116,6 +201,8 @@ impl Partition {
         self.log_start = before.max(first);
         let gone = self.extents.partition_point(|extent| extent.end() <= self.log_start);
         let gone = self.extents.drain(..gone).collect();
+        let forgotten = self.aborted.partition_point(|it| it.last < self.log_start);
+        self.aborted.drain(..forgotten);
         check!(
             InvariantId::Part1,
             self.begins_in_its_first_extent(),
@@ -137,5 +224,26 @@ impl Partition {
         );
         self.high_watermark = extent.end();
         self.extents.push_back(extent);
+    }
+
+    /// Ends the transaction that has its first record at `first`: with a marker, unless offsets are
+    /// used up.
+    pub(crate) fn end_transaction(&mut self, first: Offset, marker: Marker, now_ms: i64) {
+        let producer = self.open.remove(&first);
+        check!(
+            InvariantId::Txn1,
+            producer == Some(marker.producer.id),
+            "{producer:?} has a transaction open from {first} on, {marker:?} ends it"
+        );
+        let last = self.high_watermark;
+        if last.0 < i64::MAX {
+            let content = Content::Marker(marker);
+            self.push(Extent { base: last, records: 1, max_timestamp: now_ms, content });
+        }
+        if !marker.commits {
+            let stable = self.last_stable_offset();
+            let producer = marker.producer.id;
+            self.aborted.push_back(AbortedTransaction { producer, first, last, stable });
+        }
     }
 }

@@ -1,31 +1,22 @@
 //! Idempotent producers: which batches a partition has seen (KIP-98, KIP-360).
 //!
 //! Duplicates and gaps are judged here, in the order of the log, so that two brokers which both got
-//! the same retry can't both win.
+//! the same retry can't both win. Producers are remembered for a time, and not too many of them:
+//! programs that make a producer for each record would fill the memory of every broker.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use odradek_protocol::id::{Offset, ProducerId};
 
-use crate::command::{BatchOutcome, BatchProducer, Rejection};
+use crate::command::{BatchProducer, BatchTransaction, Rejection};
 
 /// How many batches of a producer are remembered: what a client may have in flight.
 pub const BATCHES_REMEMBERED: usize = 5;
 
-/// How long a producer is remembered at least after its last batch, in milliseconds of log time
-/// (`producer.id.expiration.ms`).
-pub const EXPIRATION_MS: i64 = 24 * 60 * 60 * 1000;
-
-/// Fewer producers than this are never looked through for expired ones.
-const PURGE_AT_MIN: u64 = 64;
-
 /// The producers of one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
     pub(crate) by_id: BTreeMap<ProducerId, Producer>,
-    /// How many there may be before expired ones are looked for: twice as many as were left the
-    /// last time, so that looking costs little per producer.
-    pub(crate) purge_at: u64,
 }
 
 /// What a partition remembers of a producer.
@@ -50,57 +41,53 @@ pub struct SeenBatch {
     pub base: Offset,
 }
 
-impl Default for Producers {
-    fn default() -> Self {
-        Self { by_id: BTreeMap::new(), purge_at: PURGE_AT_MIN }
-    }
-}
-
 impl Producers {
     /// The producers, by id.
     pub fn by_id(&self) -> &BTreeMap<ProducerId, Producer> {
         &self.by_id
     }
 
-    /// Says what is to become of a batch; `None` if it is to be appended.
-    pub(crate) fn judge(&self, batch: BatchProducer, records: u32) -> Option<BatchOutcome> {
-        let producer = self.by_id.get(&batch.id)?;
+    /// Where a batch went that was sent before.
+    pub(crate) fn find_duplicate(&self, batch: &BatchProducer, records: u32) -> Option<Offset> {
+        let producer = self.by_id.get(&batch.id).filter(|it| it.epoch == batch.epoch)?;
         let last = last_sequence(batch.base_sequence, records);
-        if batch.epoch == producer.epoch {
-            let seen = producer
-                .batches
-                .iter()
-                .find(|seen| seen.first == batch.base_sequence && seen.last == last);
-            if let Some(seen) = seen {
-                return Some(BatchOutcome::Duplicate(seen.base));
-            }
-        }
+        let same = |seen: &&SeenBatch| seen.first == batch.base_sequence && seen.last == last;
+        producer.batches.iter().find(same).map(|seen| seen.base)
+    }
+
+    /// Whether a batch follows what was appended before.
+    pub(crate) fn admit(&self, batch: &BatchProducer) -> Result<(), Rejection> {
+        let found = batch.base_sequence;
+        let Some(producer) = self.by_id.get(&batch.id) else {
+            // Of others nothing may be known because it was forgotten. A client that has an epoch
+            // for each transaction begins each at zero (KIP-890).
+            let begins = batch.transaction != BatchTransaction::Implicit || found == 0;
+            let error = Rejection::OutOfOrderSequence { found, expected: 0 };
+            return if begins { Ok(()) } else { Err(error) };
+        };
         if batch.epoch < producer.epoch {
-            return Some(BatchOutcome::Rejected(Rejection::ProducerFenced {
-                epoch: batch.epoch,
-                current: producer.epoch,
-            }));
+            let (epoch, current) = (batch.epoch, producer.epoch);
+            return Err(Rejection::ProducerFenced { epoch, current });
         }
         let expected = match producer.batches.back() {
             Some(newest) if batch.epoch == producer.epoch => next_sequence(newest.last),
             _ => 0,
         };
-        (batch.base_sequence != expected).then_some(BatchOutcome::Rejected(
-            Rejection::OutOfOrderSequence { found: batch.base_sequence, expected },
-        ))
+        if found != expected {
+            return Err(Rejection::OutOfOrderSequence { found, expected });
+        }
+        Ok(())
     }
 
-    /// Remembers a batch that was appended.
+    /// Remembers a batch that was appended. Returns whether its producer is new here.
     pub(crate) fn remember(
         &mut self,
-        batch: BatchProducer,
+        batch: &BatchProducer,
         records: u32,
         base: Offset,
         now_ms: i64,
-    ) {
-        if !self.by_id.contains_key(&batch.id) {
-            self.purge(now_ms);
-        }
+    ) -> bool {
+        let count = self.by_id.len();
         let fresh = || Producer { epoch: batch.epoch, last_ms: now_ms, batches: VecDeque::new() };
         let producer = self.by_id.entry(batch.id).or_insert_with(fresh);
         if producer.epoch != batch.epoch {
@@ -116,16 +103,18 @@ impl Producers {
             last: last_sequence(batch.base_sequence, records),
             base,
         });
+        self.by_id.len() > count
     }
 
-    fn purge(&mut self, now_ms: i64) {
-        let count = |producers: &BTreeMap<_, _>| u64::try_from(producers.len()).unwrap_or(u64::MAX);
-        if count(&self.by_id) < self.purge_at {
-            return;
-        }
-        let oldest = now_ms.saturating_sub(EXPIRATION_MS);
-        self.by_id.retain(|_, producer| producer.last_ms >= oldest);
-        self.purge_at = (count(&self.by_id) * 2).max(PURGE_AT_MIN);
+    /// Forgets producers that have appended nothing since `oldest_ms`, unless `stays`. Returns how
+    /// many are left.
+    pub(crate) fn forget(&mut self, oldest_ms: i64, stays: impl Fn(ProducerId) -> bool) -> u64 {
+        self.by_id.retain(|id, producer| producer.last_ms >= oldest_ms || stays(*id));
+        self.count()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        u64::try_from(self.by_id.len()).unwrap_or(u64::MAX)
     }
 }
 

@@ -2,14 +2,17 @@
 //! simple to be wrong.
 //!
 //! `chain` makes entries that follow each other, `strategies` draws commands from a world small
-//! enough that they meet, `invariants` recounts what the state claims about itself.
+//! enough that they meet, `happenings` counts whether they do, `invariants` recounts what the state
+//! claims about itself.
 
 pub(crate) mod chain;
 mod edges;
+mod happenings;
 mod invariants;
 mod model;
 mod properties;
 mod script;
 mod script_groups;
 mod script_text;
+mod script_transactions;
 pub(crate) mod strategies;

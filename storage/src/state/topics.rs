@@ -3,7 +3,7 @@
 //! A name means at most one living topic; an id means one topic for ever. Which names and configs
 //! are legal is decided before a command is proposed; here only what needs the order of the log is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use odradek_protocol::id::{TopicId, TopicPartition};
 
@@ -14,6 +14,16 @@ use crate::lsn::Lsn;
 
 /// Most partitions a cluster takes.
 pub const PARTITIONS_MAX: u64 = 1_000_000;
+
+/// Fewer producers than this are never looked through for old ones.
+const PURGE_AT_MIN: u64 = 64;
+
+/// More producers than this are not kept for as long as `producer.id.expiration.ms` says.
+const PRODUCERS_MAX: u64 = 200_000;
+
+/// How long a producer is kept in any case, in milliseconds of log time: longer than clients repeat
+/// what they have no answer to.
+const PRODUCER_KEPT_MS_MIN: i64 = 15 * 60 * 1000;
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +40,39 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
+impl Topic {
+    /// Producers that its partitions remember.
+    fn producers(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.producers.count()).sum()
+    }
+}
+
 /// The living topics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
     pub(crate) by_id: BTreeMap<TopicId, Topic>,
     pub(crate) ids: BTreeMap<String, TopicId>,
     partitions_total: u64,
+    /// Producers that partitions remember, one in each partition that it wrote to.
+    producers_total: u64,
+    /// How many there may be before old ones are looked for: more than were left the last time by
+    /// a part, so that looking costs little per producer.
+    pub(crate) purge_producers_at: u64,
     /// The entry that last created or deleted a topic, or added partitions to one.
     pub(crate) changed: Lsn,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            by_id: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            partitions_total: 0,
+            producers_total: 0,
+            purge_producers_at: PURGE_AT_MIN,
+            changed: Lsn::ZERO,
+        }
+    }
 }
 
 impl Topics {
@@ -65,6 +100,16 @@ impl Topics {
     pub fn partition(&self, partition: TopicPartition) -> Option<&Partition> {
         let index = usize::try_from(partition.partition).ok()?;
         self.by_id.get(&partition.topic)?.partitions.get(index)
+    }
+
+    /// Whether there is such a partition; else what is missing.
+    pub(crate) fn check(&self, partition: TopicPartition) -> Result<(), Rejection> {
+        let TopicPartition { topic, partition: index } = partition;
+        match (self.partition(partition), self.get(topic)) {
+            (Some(_), _) => Ok(()),
+            (None, None) => Err(Rejection::UnknownTopic(topic)),
+            (None, Some(_)) => Err(Rejection::UnknownPartition { topic, partition: index }),
+        }
     }
 
     pub(crate) fn partition_mut(
@@ -118,12 +163,43 @@ impl Topics {
     pub(crate) fn count_partitions(&mut self) {
         let count = |topic: &Topic| u64::try_from(topic.partitions.len()).unwrap_or(u64::MAX);
         self.partitions_total = self.by_id.values().map(count).sum();
+        self.producers_total = self.by_id.values().map(Topic::producers).sum();
+    }
+
+    /// Says that partitions have come to know so many producers more, and forgets old ones if they
+    /// are many: those that have written nothing for `kept_ms`, or less long if that are too many.
+    pub(crate) fn add_producers(&mut self, count: u64, now_ms: i64, kept_ms: i64) {
+        self.producers_total += count;
+        if count == 0 || self.producers_total < self.purge_producers_at {
+            return;
+        }
+        let mut kept_ms = kept_ms.max(PRODUCER_KEPT_MS_MIN);
+        loop {
+            self.forget_producers(now_ms.saturating_sub(kept_ms));
+            if self.producers_total <= PRODUCERS_MAX / 2 || kept_ms == PRODUCER_KEPT_MS_MIN {
+                break;
+            }
+            kept_ms = (kept_ms / 2).max(PRODUCER_KEPT_MS_MIN);
+        }
+        let room = self.producers_total.min(PRODUCERS_MAX / 2);
+        self.purge_producers_at = (self.producers_total + room).max(PURGE_AT_MIN);
+    }
+
+    fn forget_producers(&mut self, oldest_ms: i64) {
+        let partitions = self.by_id.values_mut().flat_map(|topic| &mut topic.partitions);
+        self.producers_total = partitions
+            .map(|partition| {
+                let open: BTreeSet<_> = partition.open.values().copied().collect();
+                partition.producers.forget(oldest_ms, |id| open.contains(&id))
+            })
+            .sum();
     }
 
     pub(crate) fn delete(&mut self, id: TopicId) -> Result<Topic, Rejection> {
         let topic = self.by_id.remove(&id).ok_or(Rejection::UnknownTopic(id))?;
         self.ids.remove(&topic.name);
         self.partitions_total -= u64::try_from(topic.partitions.len()).unwrap_or(u64::MAX);
+        self.producers_total -= topic.producers();
         Ok(topic)
     }
 

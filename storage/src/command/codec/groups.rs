@@ -10,6 +10,17 @@ use crate::command::groups::{
     Assignment, ClassicMember, CommittedOffset, Committer, ConsumerChange, Current, GroupChange,
     MemberChange, MemberState, Subscription,
 };
+use crate::lsn::Lsn;
+
+pub(super) fn to_wire(
+    group: &str,
+    office: Lsn,
+    revision: u64,
+    change: &GroupChange,
+) -> wire::ChangeGroup {
+    let (group, change) = (group.to_owned(), Some(change.into()));
+    wire::ChangeGroup { group, revision, change, office: office.get() }
+}
 
 impl From<&CommittedOffset> for wire::CommittedOffset {
     fn from(offset: &CommittedOffset) -> Self {

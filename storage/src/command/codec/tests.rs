@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{CodecError, ENTRY_FORMAT, wire};
 use crate::command::{
-    BatchProducer, BatchSummary, Command, CommandId, Digest, Entry, EntryHash, Incarnation,
-    Proposal, Run,
+    BatchProducer, BatchSummary, BatchTransaction, Command, CommandId, Digest, Entry, EntryHash,
+    Incarnation, Proposal, Run,
 };
 use crate::log::ENTRY_BYTES_MAX;
 use crate::lsn::Lsn;
@@ -150,7 +150,7 @@ fn fields_out_of_their_range_are_errors() {
     assert_eq!(refused(wire::Command::AlterConfigs(alter)), CodecError::Field("resource"));
     let commit = wire::CommitSegment::default();
     assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("segment"));
-    let producer = wire::Producer { id: 1, epoch: 32_768, base_sequence: 0 };
+    let producer = wire::Producer { id: 1, epoch: 32_768, base_sequence: 0, transaction: 0 };
     let batch = wire::Batch { producer: Some(producer), ..Default::default() };
     let run = wire::Run { topic: vec![1; 16], batches: vec![batch], ..Default::default() };
     let commit = wire::CommitSegment {
@@ -159,6 +159,12 @@ fn fields_out_of_their_range_are_errors() {
         runs: vec![run],
     };
     assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("epoch"));
+    let producer = wire::Producer { id: 1, epoch: 0, base_sequence: 0, transaction: 3 };
+    let batch = wire::Batch { producer: Some(producer), ..Default::default() };
+    let run = wire::Run { topic: vec![1; 16], batches: vec![batch], ..Default::default() };
+    let segment = Some(wire::SegmentId::default());
+    let commit = wire::CommitSegment { segment, bytes: 0, runs: vec![run] };
+    assert_eq!(refused(wire::Command::CommitSegment(commit)), CodecError::Field("transaction"));
     let change = |change| {
         let change = wire::ChangeGroup { group: "g".to_owned(), office: 1, revision: 1, change };
         refused(wire::Command::ChangeGroup(change))
@@ -188,6 +194,52 @@ fn fields_out_of_their_range_are_errors() {
     assert_eq!(Entry::decode(&foreign(nameless)), Err(CodecError::Field("id")));
 }
 
+#[test]
+fn fields_of_transactions_out_of_their_range_are_errors() {
+    let decoded = |change| {
+        let transactional_id = "t".to_owned();
+        let change = wire::ChangeTransaction { transactional_id, change };
+        Entry::decode(&foreign_command(wire::Command::ChangeTransaction(change)))
+    };
+    let refused = |change| decoded(Some(change)).unwrap_err();
+    let producer = |epoch| Some(wire::ProducerIdAndEpoch { id: 1, epoch });
+    let init = |expected| {
+        let init = wire::InitProducer { timeout_ms: 1, expected };
+        wire::TransactionChange::InitProducer(init)
+    };
+    assert!(decoded(Some(init(producer(i32::from(i16::MAX))))).is_ok());
+    assert!(decoded(Some(init(producer(-1)))).is_ok());
+    assert!(decoded(Some(init(None))).is_ok());
+    for epoch in [32_768, -32_769, i32::MIN] {
+        assert_eq!(refused(init(producer(epoch))), CodecError::Field("epoch"));
+    }
+    let add = wire::AddToTransaction { producer: producer(1), ..Default::default() };
+    let end = wire::EndTransaction { producer: producer(1), ..Default::default() };
+    let stage = wire::StageOffsets { producer: producer(1), ..Default::default() };
+    let each = |producer| {
+        [
+            wire::TransactionChange::Add(wire::AddToTransaction { producer, ..add.clone() }),
+            wire::TransactionChange::End(wire::EndTransaction { producer, ..end.clone() }),
+            wire::TransactionChange::StageOffsets(wire::StageOffsets { producer, ..stage.clone() }),
+        ]
+    };
+    assert!(each(producer(1)).into_iter().all(|change| decoded(Some(change)).is_ok()));
+    for change in each(producer(40_000)) {
+        assert_eq!(refused(change), CodecError::Field("epoch"));
+    }
+    for change in each(None) {
+        assert_eq!(refused(change), CodecError::Field("producer"));
+    }
+    let topic = wire::TopicPartitions { topic: vec![1; 15], ..Default::default() };
+    let add = wire::AddToTransaction { partitions: vec![topic], ..add };
+    assert_eq!(refused(wire::TransactionChange::Add(add)), CodecError::Field("topic"));
+    let offset = wire::CommittedOffset { topic: vec![1; 17], ..Default::default() };
+    let stage = wire::StageOffsets { offsets: vec![offset], ..stage };
+    assert_eq!(refused(wire::TransactionChange::StageOffsets(stage)), CodecError::Field("topic"));
+    // Of a later release.
+    assert_eq!(decoded(None), Err(CodecError::UnknownCommand));
+}
+
 /// A commit with one batch in each of so many partitions, of a busy cluster: numbers as they are
 /// after some months.
 fn wide_commit(partitions: u64, idempotent: bool) -> Command {
@@ -197,6 +249,11 @@ fn wide_commit(partitions: u64, idempotent: bool) -> Command {
             id: ProducerId(2_000_000 + i64::try_from(number).unwrap()),
             epoch: 0,
             base_sequence: 1_000_000,
+            transaction: if number.is_multiple_of(2) {
+                BatchTransaction::None
+            } else {
+                BatchTransaction::Implicit
+            },
         };
         let batch = BatchSummary {
             bytes: 12_000,
@@ -223,8 +280,12 @@ fn wide_commit(partitions: u64, idempotent: bool) -> Command {
 
 #[test]
 fn the_longest_run_fits_into_an_entry() {
-    let producer =
-        BatchProducer { id: ProducerId(i64::MAX), epoch: i16::MAX, base_sequence: i32::MAX };
+    let producer = BatchProducer {
+        id: ProducerId(i64::MAX),
+        epoch: i16::MAX,
+        base_sequence: i32::MAX,
+        transaction: BatchTransaction::Implicit,
+    };
     let batch = BatchSummary {
         bytes: u32::MAX,
         records: u32::MAX,

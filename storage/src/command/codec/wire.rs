@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 mod groups;
+mod transactions;
 
 pub(crate) use groups::*;
+pub(crate) use transactions::*;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Entry {
@@ -48,7 +50,10 @@ pub(crate) struct SegmentId {
 pub(crate) struct Proposal {
     #[prost(message, optional, tag = "1")]
     pub id: Option<CommandId>,
-    #[prost(oneof = "Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 40")]
+    #[prost(
+        oneof = "Command",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 40"
+    )]
     pub command: Option<Command>,
 }
 
@@ -84,6 +89,8 @@ pub(crate) enum Command {
     ClaimStore(ClaimStore),
     #[prost(message, tag = "16")]
     DeleteRecords(DeleteRecords),
+    #[prost(message, tag = "20")]
+    ChangeTransaction(ChangeTransaction),
     #[prost(message, tag = "40")]
     ChangeGroup(ChangeGroup),
 }
@@ -253,6 +260,9 @@ pub(crate) struct Producer {
     pub epoch: i32,
     #[prost(sint32, tag = "3")]
     pub base_sequence: i32,
+    /// 0 no transaction, 1 one that the partition was added to, 2 one that it is added to by this.
+    #[prost(uint32, tag = "4")]
+    pub transaction: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use odradek_protocol::id::{PartitionIndex, TopicId};
+use odradek_protocol::id::{PartitionIndex, TopicId, TopicPartition};
 
 use crate::command::{Command, Entry, GroupChange};
 use crate::segment::SegmentId;
@@ -11,10 +11,12 @@ use crate::state::brokers::COMMANDS_REMEMBERED;
 use crate::state::groups::classic::ClassicGroup;
 use crate::state::groups::consumer::ConsumerGroup;
 use crate::state::groups::{Group, Membership};
+use crate::state::partition::{AbortedTransaction, Content, Extent, Partition};
 use crate::state::producers::BATCHES_REMEMBERED;
+use crate::state::transactions::{EPOCH_MAX, Transactional, Transactions};
 
-/// PART-1, PART-2 against the state before the entry, SEG-1, and the indexes that must agree with
-/// what they index.
+/// PART-1, PART-2 against the state before the entry, SEG-1, TXN-1, and the indexes that must agree
+/// with what they index.
 pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
     let deleted = |topic: TopicId| {
         entry.proposals.iter().any(|it| it.command == Command::DeleteTopic { topic })
@@ -32,16 +34,23 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
             for extent in partition.extents() {
                 assert_eq!(extent.base, end, "PART-1");
                 assert!(extent.end() > extent.base && extent.end() > partition.log_start, "PART-1");
-                assert!(extent.location.bytes > 0, "an extent has bytes");
+                assert!(extent.bytes() > 0, "an extent has bytes");
                 end = extent.end();
-                *references.entry(extent.location.segment).or_default() += 1;
+                if let Some(segment) = extent.segment() {
+                    *references.entry(segment).or_default() += 1;
+                }
             }
             assert_eq!(end, partition.high_watermark, "PART-1");
             let earlier = before.topic(topic.id).and_then(|it| it.partitions.get(index));
             if let Some(earlier) = earlier.filter(|_| !deleted(topic.id)) {
                 assert!(earlier.high_watermark <= partition.high_watermark, "PART-2");
                 assert!(earlier.log_start <= partition.log_start, "what is gone stays gone");
+                let stable = earlier.last_stable_offset();
+                assert!(stable <= partition.last_stable_offset(), "what was stable stays so");
             }
+            let at = i32::try_from(index).unwrap();
+            recount_aborted(partition);
+            recount_open(state, TopicPartition { topic: topic.id, partition: at }, partition);
             for producer in partition.producers.by_id().values() {
                 assert!((1..=BATCHES_REMEMBERED).contains(&producer.batches.len()));
             }
@@ -55,6 +64,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert!(!references.contains_key(id), "{id} is referenced and waits to be swept");
     }
     recount_groups(before, entry, state);
+    recount_transactions(before, state);
     assert_eq!(state.brokers().len(), state.brokers.by_incarnation.len());
     for (node, broker) in state.brokers() {
         assert_eq!(state.brokers.node_of(broker.incarnation), Some(*node));
@@ -64,6 +74,80 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert!(broker.last_heard <= state.applied());
     }
     assert!(state.log_time_ms() >= before.log_time_ms(), "log time never runs backwards");
+}
+
+/// TXN-1, and that the last stable offset follows from it.
+fn recount_open(state: &State, at: TopicPartition, partition: &Partition) {
+    let first = |it: &Transactional| {
+        let first = it.ongoing()?.partitions.get(&at).copied().flatten()?;
+        Some((first, it.producer.id))
+    };
+    let open = state.transactions().iter().filter_map(|(_, it)| first(it));
+    assert_eq!(&open.collect::<BTreeMap<_, _>>(), partition.open_transactions(), "TXN-1");
+    let (start, end) = (partition.log_start, partition.high_watermark);
+    let firsts = || partition.open_transactions().keys().copied();
+    assert!(firsts().all(|first| first < end), "an open transaction has records");
+    let first = firsts().min().unwrap_or(end);
+    assert_eq!(partition.last_stable_offset(), first.max(start));
+    for producer in partition.open_transactions().values() {
+        assert!(partition.producers().by_id().contains_key(producer), "{producer} is forgotten");
+    }
+}
+
+/// Aborted transactions are those whose markers are in the log, in their order.
+fn recount_aborted(partition: &Partition) {
+    let marker = |extent: &Extent| match extent.content {
+        Content::Marker(marker) if !marker.commits => Some((extent.base, marker.producer.id)),
+        _ => None,
+    };
+    let markers: Vec<_> = partition.extents().filter_map(marker).collect();
+    let listed: Vec<_> = partition.aborted.iter().map(|it| (it.last, it.producer)).collect();
+    assert_eq!(listed, markers, "aborted transactions are those with a marker");
+    assert!(listed.is_sorted_by(|one, other| one.0 < other.0));
+    for aborted in &partition.aborted {
+        let AbortedTransaction { first, last, stable, .. } = *aborted;
+        assert!(first < last, "{aborted:?}");
+        assert!(stable <= partition.last_stable_offset(), "{aborted:?}");
+    }
+}
+
+/// Transactions: numbers, and the indexes that must agree with what they index.
+fn recount_transactions(before: &State, state: &State) {
+    let transactions = state.transactions();
+    let mut numbers = BTreeSet::new();
+    let mut producers = BTreeSet::new();
+    for (id, it) in transactions.iter() {
+        assert!((0..=EPOCH_MAX).contains(&it.producer.epoch), "{id}");
+        assert!(it.producer.id.0 < state.next_producer_id, "{id}");
+        assert!(producers.insert(it.producer.id), "a producer id is one transactional id's");
+        assert!(numbers.insert(it.transaction), "a number is one transaction's");
+        assert!((1..=transactions.last_number).contains(&it.transaction));
+        assert!(it.timeout_ms > 0 && it.last_ms <= state.log_time_ms(), "{id}");
+        for partition in it.ongoing().into_iter().flat_map(|it| it.partitions.keys()) {
+            assert!(state.partition(*partition).is_some(), "{partition} is gone");
+        }
+        for (group, staged) in it.ongoing().into_iter().flat_map(|it| &it.groups) {
+            for (partition, offset) in staged {
+                assert_eq!(offset.partition, *partition);
+                assert!(state.partition(*partition).is_some(), "{partition} is gone");
+                assert!(transactions.is_staged(group, *partition));
+            }
+        }
+        if let Some(earlier) = before.transactions().get(id) {
+            assert!(earlier.transaction <= it.transaction, "numbers of {id} rise");
+            assert!(earlier.producer <= it.producer, "epochs of {id} rise");
+        }
+    }
+    assert!(before.transactions().last_number <= transactions.last_number);
+    let mut rebuilt = Transactions::default();
+    (rebuilt.last_number, rebuilt.purge_at) = (transactions.last_number, transactions.purge_at);
+    for (id, it) in transactions.iter() {
+        rebuilt.insert(id.clone(), it.clone());
+    }
+    assert_eq!(&rebuilt, transactions, "who is who, who is open and who has staged");
+    let mut topics = state.topics.clone();
+    topics.count_partitions();
+    assert_eq!(topics, state.topics, "how many partitions and producers there are");
 }
 
 /// Groups: which there are, whose partitions are whose, and that their numbers rise.

@@ -2,7 +2,8 @@
 //! question is answered by looking through all of it.
 //!
 //! The model knows no extents, no windows and no counters of references. It does not expire
-//! producers: whoever compares with it stays below the number at which they are looked for.
+//! producers or transactional ids: whoever compares with it stays below the time after which they
+//! may go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,16 +13,18 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::chain::START_MS;
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, CommittedOffset,
-    Committer, ConfigChange, ConfigOperation, ConfigResource, Entry, Incarnation, Outcome,
-    Proposal, Rejection, Run, RunOutcome,
+    Committer, ConfigChange, ConfigOperation, ConfigResource, Entry, GroupChange, Incarnation,
+    Outcome, ProducerIdAndEpoch, Proposal, Rejection, Run, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
 
 mod groups;
+mod transactions;
 
 use groups::ModelGroups;
+use transactions::ModelTransactions;
 
 const LEAP_MS_MAX: i64 = 600_000;
 const SEQUENCES: i64 = 1 << 31;
@@ -44,6 +47,7 @@ pub(super) struct Model {
     broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
     named_configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
     groups: ModelGroups,
+    transactions: ModelTransactions,
 }
 
 #[derive(Clone, Debug)]
@@ -87,14 +91,29 @@ impl ModelPartition {
     }
 }
 
-/// A batch in the log, and where its bytes are.
+/// A batch in the log, or the end of a transaction.
 #[derive(Clone, Copy, Debug)]
 struct ModelBatch {
     base: i64,
     summary: BatchSummary,
-    segment: SegmentId,
-    position: u64,
-    skip: u32,
+    place: Place,
+    /// The number of the transaction that it belongs to, or ends.
+    transaction: Option<u64>,
+}
+
+/// Where the bytes of a batch are.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Block {
+        segment: SegmentId,
+        position: u64,
+        skip: u32,
+    },
+    /// Nowhere: it ends a transaction.
+    Marker {
+        producer: ProducerIdAndEpoch,
+        commits: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +126,13 @@ struct ModelSegment {
 impl ModelBatch {
     fn end(&self) -> i64 {
         self.base + i64::from(self.summary.records)
+    }
+
+    fn segment(&self) -> Option<SegmentId> {
+        match self.place {
+            Place::Block { segment, .. } => Some(segment),
+            Place::Marker { .. } => None,
+        }
     }
 }
 
@@ -139,6 +165,7 @@ impl Model {
             broker_configs: BTreeMap::new(),
             named_configs: BTreeMap::new(),
             groups: ModelGroups::default(),
+            transactions: ModelTransactions::default(),
         }
     }
 
@@ -205,13 +232,7 @@ impl Model {
             }
             Command::ExpireBroker { incarnation, seen } => self.expire(id, *incarnation, *seen),
             Command::CreateTopic { .. } => self.create(command),
-            Command::DeleteTopic { topic } => {
-                if self.topics.remove(topic).is_none() {
-                    return Outcome::Rejected(Rejection::UnknownTopic(*topic));
-                }
-                self.groups.forget_topic(*topic);
-                Outcome::Done
-            }
+            Command::DeleteTopic { topic } => self.delete(*topic),
             Command::CreatePartitions { topic, total } => self.grow(*topic, *total),
             Command::AlterConfigs { resource, replace, changes } => {
                 self.alter(resource, *replace, changes)
@@ -237,10 +258,7 @@ impl Model {
                 if is_late || self.coordinator(group) != Some(id.incarnation) {
                     return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
                 }
-                match self.groups.change(group, *revision, change, self.now_ms) {
-                    Ok(revision) => Outcome::GroupChanged(revision),
-                    Err(rejection) => Outcome::Rejected(rejection),
-                }
+                self.change_group(group, *revision, change)
             }
             Command::DeleteRecords { partition, before } => {
                 match find(&mut self.topics, *partition) {
@@ -248,10 +266,28 @@ impl Model {
                     Err(rejection) => Outcome::Rejected(rejection),
                 }
             }
+            Command::ChangeTransaction { transactional_id, change } => {
+                let office = command.office();
+                if office.is_some_and(|office| office != self.offices_changed) {
+                    return Outcome::Rejected(Rejection::NotCoordinator(id.incarnation));
+                }
+                self.change_transaction(transactional_id, change)
+            }
         }
     }
 
-    /// Who has the largest hash of those that are named to clients.
+    fn change_group(&mut self, group: &str, revision: u64, change: &GroupChange) -> Outcome {
+        match self.groups.change(group, revision, change, self.now_ms) {
+            Ok(revision) => {
+                if let GroupChange::DeleteGroup = change {
+                    self.transactions.forget_group(group);
+                }
+                Outcome::GroupChanged(revision)
+            }
+            Err(rejection) => Outcome::Rejected(rejection),
+        }
+    }
+
     fn commit_offsets(
         &mut self,
         group: &str,
@@ -260,13 +296,17 @@ impl Model {
         times: (i64, Option<i64>),
     ) -> Outcome {
         let mut known = |it: &TopicPartition| find(&mut self.topics, *it).is_ok();
-        let offsets = offsets.iter().filter(|it| known(&it.partition)).collect();
-        match self.groups.commit(group, committer, offsets, times) {
-            Ok(()) => Outcome::Done,
+        let offsets: Vec<_> = offsets.iter().filter(|it| known(&it.partition)).collect();
+        match self.groups.commit(group, committer, offsets.clone(), times) {
+            Ok(()) => {
+                self.transactions.supersede(group, &offsets);
+                Outcome::Done
+            }
             Err(rejection) => Outcome::Rejected(rejection),
         }
     }
 
+    /// Who has the largest hash of those that are named to clients.
     fn coordinator(&self, group: &str) -> Option<Incarnation> {
         let named = self.brokers.values().any(|broker| !broker.is_draining);
         let brokers = self.brokers.iter().filter(|(_, broker)| !(named && broker.is_draining));
@@ -351,6 +391,15 @@ impl Model {
             partitions,
         };
         self.topics.insert(*topic, created);
+        Outcome::Done
+    }
+
+    fn delete(&mut self, topic: TopicId) -> Outcome {
+        if self.topics.remove(&topic).is_none() {
+            return Outcome::Rejected(Rejection::UnknownTopic(topic));
+        }
+        self.groups.forget_topic(topic);
+        self.transactions.forget_topic(topic);
         Outcome::Done
     }
 
@@ -439,10 +488,16 @@ impl Model {
         let mut skip = 0;
         for &summary in &run.batches {
             let base = history.last().map_or(0, ModelBatch::end);
-            let refused = summary.producer.and_then(|it| judge(history, it, summary.records));
+            let transactions = &mut self.transactions;
+            let refused = summary.producer.and_then(|producer| {
+                let duplicate = find_duplicate(history, producer, summary.records);
+                let refused = transactions.refuse(run.partition, history, producer, duplicate);
+                refused.or_else(|| judge(history, producer))
+            });
             if refused.is_none() {
-                let position = run.position;
-                history.push(ModelBatch { base, summary, segment, position, skip });
+                let transaction = transactions.take(run.partition, &summary, self.now_ms);
+                let place = Place::Block { segment, position: run.position, skip };
+                history.push(ModelBatch { base, summary, place, transaction });
             }
             batches.push(refused.unwrap_or(BatchOutcome::Appended(Offset(base))));
             skip += summary.bytes;
@@ -456,7 +511,7 @@ impl Model {
             self.topics.values().flat_map(|topic| &topic.partitions)
         {
             let stay = history.iter().filter(|batch| batch.end() > *log_start);
-            referenced.extend(stay.map(|batch| batch.segment));
+            referenced.extend(stay.filter_map(ModelBatch::segment));
         }
         for (id, segment) in &mut self.segments {
             let references = referenced.contains(id);
@@ -491,7 +546,9 @@ impl Model {
             assert_eq!(topic.replication_factor, expected.replication_factor);
             assert_eq!(topic.partitions.len(), expected.partitions.len());
             for (partition, expected) in (0..).zip(&expected.partitions) {
-                compare_partition(state, TopicPartition { topic: *id, partition }, expected);
+                let at = TopicPartition { topic: *id, partition };
+                compare_partition(state, at, expected);
+                self.transactions.compare_partition(state.partition(at).unwrap(), expected);
             }
         }
         for (id, segment) in &self.segments {
@@ -515,6 +572,17 @@ impl Model {
             assert_eq!(found, Some(configs).filter(|configs| !configs.is_empty()));
         }
         self.groups.compare(state);
+        self.transactions.compare(state);
+    }
+
+    /// Whether consumers see the same, from wherever they read.
+    pub(super) fn compare_reads(&self, state: &State) {
+        for (topic, expected) in &self.topics {
+            for (partition, expected) in (0..).zip(&expected.partitions) {
+                let at = TopicPartition { topic: *topic, partition };
+                self.transactions.compare_reads(state.partition(at).unwrap(), expected);
+            }
+        }
     }
 }
 
@@ -534,29 +602,47 @@ fn malformed() -> Outcome {
     Outcome::Rejected(Rejection::Malformed(""))
 }
 
+/// The newest epoch with which a producer ever appended.
+fn newest_epoch(history: &[ModelBatch], id: ProducerId) -> Option<i16> {
+    let of = history.iter().filter_map(|it| it.summary.producer.filter(|it| it.id == id));
+    of.map(|it| it.epoch).max()
+}
+
+/// What a producer ever appended here with this epoch, newest first.
+fn newest_first(
+    history: &[ModelBatch],
+    producer: BatchProducer,
+) -> impl Iterator<Item = (&ModelBatch, BatchProducer)> {
+    let of = move |it: &BatchProducer| it.id == producer.id && it.epoch == producer.epoch;
+    history.iter().rev().filter_map(move |it| Some((it, it.summary.producer.filter(of)?)))
+}
+
+fn find_duplicate(
+    history: &[ModelBatch],
+    batch: BatchProducer,
+    records: u32,
+) -> Option<BatchOutcome> {
+    if newest_epoch(history, batch.id) != Some(batch.epoch) {
+        return None;
+    }
+    let seen = newest_first(history, batch).take(5).filter(|(seen, producer)| {
+        seen.summary.records == records && producer.base_sequence == batch.base_sequence
+    });
+    seen.last().map(|(seen, _)| BatchOutcome::Duplicate(Offset(seen.base)))
+}
+
 /// Looks through everything the producer ever appended here.
-fn judge(history: &[ModelBatch], batch: BatchProducer, records: u32) -> Option<BatchOutcome> {
-    let of = |it: &ModelBatch| it.summary.producer.filter(|producer| producer.id == batch.id);
-    let epoch = history.iter().filter_map(of).map(|it| it.epoch).max()?;
-    if batch.epoch < epoch {
-        let current = epoch;
+fn judge(history: &[ModelBatch], batch: BatchProducer) -> Option<BatchOutcome> {
+    let current = newest_epoch(history, batch.id)?;
+    if batch.epoch < current {
         let rejection = Rejection::ProducerFenced { epoch: batch.epoch, current };
         return Some(BatchOutcome::Rejected(rejection));
     }
-    let same_epoch = |it: &&ModelBatch| of(it).is_some_and(|it| it.epoch == batch.epoch);
-    let newest_first: Vec<&ModelBatch> = history.iter().rev().filter(same_epoch).collect();
-    let same = |it: &&&ModelBatch| {
-        it.summary.records == records
-            && it.summary.producer.is_some_and(|it| it.base_sequence == batch.base_sequence)
+    let after = |(seen, producer): (&ModelBatch, BatchProducer)| {
+        (i64::from(producer.base_sequence) + i64::from(seen.summary.records)) % SEQUENCES
     };
-    if let Some(seen) = newest_first.iter().take(5).rfind(same) {
-        return Some(BatchOutcome::Duplicate(Offset(seen.base)));
-    }
-    let after = |it: &&ModelBatch| {
-        let first = of(it).map_or(0, |producer| producer.base_sequence);
-        (i64::from(first) + i64::from(it.summary.records)) % SEQUENCES
-    };
-    let expected = i32::try_from(newest_first.first().map_or(0, after)).unwrap();
+    let expected = newest_first(history, batch).next().map_or(0, after);
+    let expected = i32::try_from(expected).unwrap();
     let found = batch.base_sequence;
     (found != expected)
         .then_some(BatchOutcome::Rejected(Rejection::OutOfOrderSequence { found, expected }))
@@ -577,18 +663,21 @@ fn compare_partition(state: &State, partition: TopicPartition, expected: &ModelP
     assert_eq!(found.bytes(), stay.iter().map(|batch| u64::from(batch.summary.bytes)).sum::<u64>());
     let mut batches = stay.iter().peekable();
     for extent in found.extents() {
-        let mut skip = extent.location.skip;
+        let mut bytes = 0;
         let mut max_timestamp = i64::MIN;
         while let Some(batch) = batches.next_if(|batch| batch.base < extent.end().0) {
             assert!(batch.base >= extent.base.0 && batch.end() <= extent.end().0);
-            assert_eq!(batch.segment, extent.location.segment);
-            assert_eq!(batch.position, extent.location.position);
-            assert_eq!(batch.skip, skip, "batches of an extent lie side by side");
-            skip += batch.summary.bytes;
+            let place = extent.location().map(|it| (it.segment, it.position, it.skip + bytes));
+            let expected = match batch.place {
+                Place::Block { segment, position, skip } => Some((segment, position, skip)),
+                Place::Marker { .. } => None,
+            };
+            assert_eq!(place, expected, "batches of an extent lie side by side");
+            bytes += batch.summary.bytes;
             max_timestamp = max_timestamp.max(batch.summary.max_timestamp);
         }
         assert!(extent.end().0 > *log_start, "an extent that is gone is dropped");
-        assert_eq!(skip - extent.location.skip, extent.location.bytes);
+        assert_eq!(bytes, extent.bytes());
         assert_eq!(max_timestamp, extent.max_timestamp);
     }
     assert!(batches.next().is_none());

@@ -13,8 +13,8 @@ use super::invariants::recount;
 use super::model::{Model, without_texts};
 use super::strategies::{self, Numbers, Step};
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, Command, Entry, EntryHash, Incarnation, Outcome,
-    Proposal, Rejection, RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, Command, Entry, EntryHash,
+    Incarnation, Outcome, Proposal, Rejection, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
@@ -22,7 +22,7 @@ use crate::segment::{SegmentId, open_block};
 use crate::state::{Applied, State};
 
 /// The entries that the steps become, from the first of the log on.
-fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
+pub(super) fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
     let (mut chain, mut state, first) = begun();
     let mut numbers = Numbers::default();
     let mut time_ms = chain::START_MS;
@@ -68,7 +68,7 @@ proptest! {
 
     #[test]
     fn a_snapshot_anywhere_and_the_tail_are_the_whole_log(
-        steps in strategies::steps(30),
+        steps in prop_oneof![strategies::steps(30), strategies::transaction_steps(30)],
         cuts in prop::collection::vec(any::<Index>(), 0..4),
     ) {
         let entries = entries(&steps);
@@ -103,8 +103,27 @@ proptest! {
     }
 
     #[test]
+    fn transactions_are_what_a_naive_model_says(steps in strategies::transaction_steps(40)) {
+        let (_, mut state, _) = begun();
+        let mut model = Model::begun();
+        for (entry, hash) in &entries(&steps)[1..] {
+            let before = state.clone();
+            let applied = state.apply(entry, *hash).unwrap();
+            prop_assert_eq!(without_texts(applied.outcomes), model.apply(entry));
+            recount(&before, entry, &state);
+            model.compare(&state);
+        }
+        model.compare_reads(&state);
+        prop_assert_eq!(&reloaded(&state), &state);
+    }
+
+    #[test]
     fn what_is_rejected_changes_nothing(
-        steps in prop_oneof![strategies::steps(40), strategies::group_steps(40)],
+        steps in prop_oneof![
+            strategies::steps(40),
+            strategies::group_steps(40),
+            strategies::transaction_steps(40),
+        ],
     ) {
         let (mut chain, mut state, _) = begun();
         let mut numbers = Numbers::default();
@@ -251,6 +270,7 @@ proptest! {
                         id: ProducerId(1),
                         epoch: 0,
                         base_sequence: *base_sequence,
+                        transaction: BatchTransaction::None,
                     }),
                 };
                 let pending = PendingBatch {
@@ -285,7 +305,7 @@ proptest! {
             let mut read_back = Vec::new();
             let held = state.partition(partition(index)).unwrap();
             for extent in held.extents_from(Offset::ZERO) {
-                let at = extent.location;
+                let at = extent.location().unwrap();
                 let start = usize::try_from(at.position).unwrap();
                 let end = start + usize::try_from(at.stored_bytes).unwrap();
                 let block = objects[&at.segment].slice(start..end);

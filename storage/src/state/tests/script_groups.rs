@@ -65,27 +65,37 @@ pub(super) fn command(state: &State, words: &Words, details: &[Words]) -> Option
 }
 
 fn commit_offsets(state: &State, words: &Words, details: &[Words]) -> Command {
-    let committer = words.text("member").map(|member| Committer {
+    Command::CommitOffsets {
+        group: words.text("group").unwrap().to_owned(),
+        office: office(state, words),
+        committer: committer(words),
+        retention_ms: words.has("retention").then(|| words.signed("retention", 0)),
+        offsets: committed_offsets(state, details),
+    }
+}
+
+/// The member on whose behalf positions are committed.
+pub(super) fn committer(words: &Words) -> Option<Committer> {
+    words.text("member").map(|member| Committer {
         member: member.to_owned(),
         instance_id: words.text("instance").map(ToOwned::to_owned),
         generation: number(words, "generation", -1),
-    });
+    })
+}
+
+/// Positions, one a line.
+pub(super) fn committed_offsets(state: &State, details: &[Words]) -> Vec<CommittedOffset> {
     let offset = |line: &Words| CommittedOffset {
         partition: partition(state, &line.verb),
         offset: Offset(line.signed("offset", 0)),
         leader_epoch: number(line, "epoch", -1),
         metadata: line.text("metadata").unwrap_or_default().to_owned(),
     };
-    Command::CommitOffsets {
-        group: words.text("group").unwrap().to_owned(),
-        office: office(state, words),
-        committer,
-        retention_ms: words.has("retention").then(|| words.signed("retention", 0)),
-        offsets: details.iter().map(offset).collect(),
-    }
+    details.iter().map(offset).collect()
 }
 
-fn office(state: &State, words: &Words) -> Lsn {
+/// The office that the coordinator has, or claims to have.
+pub(super) fn office(state: &State, words: &Words) -> Lsn {
     Lsn::new(words.number("office", state.offices_changed().get()))
 }
 
@@ -148,11 +158,13 @@ fn consumer_change(state: &State, line: &Words) -> ConsumerChange {
     }
 }
 
-fn list<'a>(line: &'a Words, key: &str) -> impl Iterator<Item = &'a str> {
+/// What stands between commas.
+pub(super) fn list<'a>(line: &'a Words, key: &str) -> impl Iterator<Item = &'a str> {
     line.text(key).into_iter().flat_map(|it| it.split(','))
 }
 
-fn assignment(state: &State, line: &Words, key: &str) -> Assignment {
+/// Partitions between commas.
+pub(super) fn assignment(state: &State, line: &Words, key: &str) -> Assignment {
     let mut assignment = Assignment::new();
     for TopicPartition { topic, partition } in list(line, key).map(|it| partition(state, it)) {
         assignment.entry(topic).or_default().insert(partition);

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
-use super::script_groups;
+use super::{script_groups, script_transactions};
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange,
     ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
@@ -119,10 +119,9 @@ impl Names {
                 partition: partition(state, words.text("of").unwrap()),
                 before: words.has("before").then(|| Offset(words.signed("before", 0))),
             },
-            verb => match script_groups::command(state, words, details) {
-                Some(command) => command,
-                None => panic!("no verb {verb:?}"),
-            },
+            verb => script_groups::command(state, words, details)
+                .or_else(|| script_transactions::command(state, words, details))
+                .unwrap_or_else(|| panic!("no verb {verb:?}")),
         }
     }
 
@@ -155,6 +154,7 @@ impl Names {
                 writeln!(text, "lsn={lsn} producer-ids {first} and {} more", count - 1)
             }
             Outcome::GroupChanged(revision) => writeln!(text, "lsn={lsn} revision={revision}"),
+            Outcome::Producer(it) => writeln!(text, "lsn={lsn} producer={}/{}", it.id, it.epoch),
             Outcome::RecordsDeleted(first) => writeln!(text, "lsn={lsn} log_start={first}"),
             Outcome::Rejected(rejection) => writeln!(text, "lsn={lsn} rejected: {rejection}"),
             Outcome::Repeated => writeln!(text, "lsn={lsn} repeated"),
@@ -254,7 +254,7 @@ impl Names {
                 let (level, now) = (state.level(), state.log_time_ms());
                 writeln!(text, "cluster={cluster} log={log} level={level} time={now}").unwrap();
             }
-            _ => return None,
+            _ => script_transactions::show(&mut text, state, words)?,
         }
         Some(self.named(if text.is_empty() { "nothing\n".to_owned() } else { text }))
     }
@@ -286,9 +286,14 @@ fn show_partition(text: &mut String, state: &State, of: &str) {
         return;
     };
     let (start, end) = (partition.log_start, partition.high_watermark);
-    writeln!(text, "log_start={start} high_watermark={end} bytes={}", partition.bytes()).unwrap();
+    write!(text, "log_start={start} high_watermark={end} bytes={}", partition.bytes()).unwrap();
+    script_transactions::show_stable(text, partition);
+    writeln!(text).unwrap();
     for extent in partition.extents() {
-        let at = extent.location;
+        let Some(at) = extent.location() else {
+            script_transactions::show_marker(text, extent);
+            continue;
+        };
         let (first, end, time) = (extent.base, extent.end(), extent.max_timestamp);
         let (segment, block, stored) = (at.segment.counter, at.position, at.stored_bytes);
         let (from, to) = (at.skip, at.skip + at.bytes);
@@ -387,6 +392,7 @@ fn batch(line: &Words) -> BatchSummary {
             id: ProducerId(id.parse().unwrap()),
             epoch: epoch.parse().unwrap(),
             base_sequence: line.text("sequence").map_or(0, |it| it.parse().unwrap()),
+            transaction: script_transactions::in_transaction(line),
         }
     });
     BatchSummary {

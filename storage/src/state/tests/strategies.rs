@@ -1,20 +1,23 @@
 //! Entries to draw: likely ones, unlikely ones and nonsense, from a world so small that they meet.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::command::{
-    BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange, ConfigOperation,
-    ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+    BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, CommandId, ConfigChange,
+    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
+    TransactionChange,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
 
 mod groups;
+mod transactions;
 
 /// How a proposer numbers a command.
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +36,19 @@ pub(crate) struct Step {
     pub(crate) by: Incarnation,
     pub(crate) passed_ms: i64,
     pub(crate) commands: Vec<(Incarnation, Numbering, Command)>,
-    /// Whether its changes of groups are proposed as they should be.
+    /// Whether its changes of groups and transactions are proposed as they should be.
     pub(crate) is_informed: bool,
 }
 
 impl Step {
-    /// The step, with changes of groups by whoever coordinates them, of the group as it is.
+    /// The step, with changes of groups by whoever coordinates them, of the group as it is, and
+    /// what is done in transactions by those who have them.
     pub(crate) fn informed_by(mut self, state: &State) -> Self {
         for (incarnation, _, command) in self.commands.iter_mut().filter(|_| self.is_informed) {
             if let Command::CommitOffsets { office, .. } = command {
                 *office = state.offices_changed();
             }
+            transactions::inform(command, state);
             let Command::ChangeGroup { group, office, revision, .. } = command else { continue };
             *office = state.offices_changed();
             *revision = state.groups().get(group).map_or(0, |found| found.revision);
@@ -90,7 +95,7 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => (0..12_u64).prop_map(Numbering::Exactly),
         1 => any::<u64>().prop_map(Numbering::Exactly),
     ];
-    steps_of((incarnation(), numbering, command()), most)
+    steps_of((incarnation(), numbering, command()), 0..5, 0..most)
 }
 
 /// Steps that are about groups, most of them, in a log that has begun.
@@ -101,20 +106,53 @@ pub(crate) fn group_steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => topic_command(),
         1 => broker_command(),
     ];
-    steps_of((incarnation(), Just(Numbering::Next), command), most)
+    steps_of((incarnation(), Just(Numbering::Next), command), 0..5, 0..most)
+}
+
+/// Steps that are about transactions, most of them, in a log that has begun.
+pub(crate) fn transaction_steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let command = prop_oneof![
+        24 => transactions::change_transaction(),
+        16 => transactions::commit(),
+        2 => delete_records(),
+        2 => groups::commit_offsets(),
+        4 => groups::change_group(),
+        1 => topic_command(),
+        1 => broker_command(),
+    ];
+    let registered = prop_oneof![16 => (1..3_u64).prop_map(Incarnation), 1 => incarnation()];
+    let init = |number| {
+        let transactional_id = transactions::name(number);
+        let change = TransactionChange::InitProducer { timeout_ms: 60_000, expected: None };
+        Command::ChangeTransaction { transactional_id, change }
+    };
+    let create = |number| Command::CreateTopic {
+        topic: TopicId(Uuid::from_u128(number)),
+        name: format!("t{number}"),
+        partitions: 2,
+        replication_factor: 1,
+        configs: BTreeMap::new(),
+    };
+    let first = [create(1), create(2), init(0), init(1), init(2)];
+    let first = first.map(|command| (Incarnation(1), Numbering::Next, command));
+    let commands = first.to_vec();
+    let first = Step { by: Incarnation(1), passed_ms: 0, commands, is_informed: false };
+    steps_of((registered, Just(Numbering::Next), command), 1..4, most / 2..most)
+        .prop_map(move |steps| [vec![first.clone()], steps].concat())
 }
 
 fn steps_of(
     command: impl Strategy<Value = (Incarnation, Numbering, Command)>,
-    most: usize,
+    commands: Range<usize>,
+    steps: Range<usize>,
 ) -> impl Strategy<Value = Vec<Step>> {
     let passed_ms =
         prop_oneof![8 => 0..1000_i64, 1 => -1_000_000..1_000_000_i64, 1 => any::<i64>()];
-    let commands = prop::collection::vec(command, 0..5);
+    let commands = prop::collection::vec(command, commands);
     let step = (incarnation(), passed_ms, commands, prop::bool::weighted(0.9)).prop_map(
         |(by, passed_ms, commands, is_informed)| Step { by, passed_ms, commands, is_informed },
     );
-    prop::collection::vec(step, 0..most)
+    prop::collection::vec(step, steps)
 }
 
 /// Entries that need not follow anything.
@@ -152,6 +190,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|count| Command::AllocateProducerIds { count }),
         3 => groups::commit_offsets(),
         6 => groups::change_group(),
+        4 => transactions::change_transaction(),
+        2 => transactions::commit(),
         2 => delete_records(),
         1 => (0..2_u32).prop_map(|level| Command::RaiseLevel { level }),
         1 => Just(Command::Genesis {
@@ -254,11 +294,12 @@ fn batch() -> impl Strategy<Value = BatchSummary> {
         2 => i32::MAX - 2..=i32::MAX,
         1 => any::<i32>(),
     ];
-    let producer = (id, epoch, sequence).prop_map(|(id, epoch, base_sequence)| BatchProducer {
-        id: ProducerId(id),
-        epoch,
-        base_sequence,
-    });
+    let transaction =
+        prop_oneof![6 => Just(BatchTransaction::None), 1 => transactions::in_transaction(1)];
+    let producer =
+        (id, epoch, sequence, transaction).prop_map(|(id, epoch, base_sequence, transaction)| {
+            BatchProducer { id: ProducerId(id), epoch, base_sequence, transaction }
+        });
     (bytes, records, max_timestamp, prop::option::weighted(0.7, producer)).prop_map(
         |(bytes, records, max_timestamp, producer)| BatchSummary {
             bytes,

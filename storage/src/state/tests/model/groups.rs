@@ -85,19 +85,32 @@ impl ModelGroups {
         offsets: Vec<&CommittedOffset>,
         (now_ms, retention_ms): (i64, Option<i64>),
     ) -> Result<(), Rejection> {
-        let mut group = self.groups.get(name).cloned().unwrap_or_default();
-        group.may_commit(committer)?;
-        for committed in offsets {
-            let position = ModelPosition {
-                committed: committed.clone(),
-                committed_ms: now_ms,
-                expires_ms: retention_ms.map(|it| now_ms.saturating_add(it)),
-            };
-            group.positions.insert(committed.partition, position);
-        }
-        self.groups.insert(name.to_owned(), group);
-        self.drop_nothings();
+        self.may_commit(name, committer)?;
+        offsets.into_iter().for_each(|it| self.store(name, it, (now_ms, retention_ms)));
         Ok(())
+    }
+
+    pub(super) fn may_commit(
+        &self,
+        name: &str,
+        committer: Option<&Committer>,
+    ) -> Result<(), Rejection> {
+        self.groups.get(name).cloned().unwrap_or_default().may_commit(committer)
+    }
+
+    pub(super) fn store(
+        &mut self,
+        name: &str,
+        committed: &CommittedOffset,
+        (now_ms, retention_ms): (i64, Option<i64>),
+    ) {
+        let position = ModelPosition {
+            committed: committed.clone(),
+            committed_ms: now_ms,
+            expires_ms: retention_ms.map(|it| now_ms.saturating_add(it)),
+        };
+        let group = self.groups.entry(name.to_owned()).or_default();
+        group.positions.insert(committed.partition, position);
     }
 
     pub(super) fn change(

@@ -13,28 +13,33 @@ use crate::command::groups::{
 use crate::command::{Command, CommittedOffset, Committer, GroupChange};
 use crate::lsn::Lsn;
 
-pub(super) fn commit_offsets() -> impl Strategy<Value = Command> {
-    let offset = (partition(), any::<i64>(), any::<i32>(), "[a-z]{0,3}").prop_map(
+pub(super) fn committed_offset() -> impl Strategy<Value = CommittedOffset> {
+    (partition(), any::<i64>(), any::<i32>(), "[a-z]{0,3}").prop_map(
         |(partition, offset, leader_epoch, metadata)| CommittedOffset {
             partition,
             offset: Offset(offset),
             leader_epoch,
             metadata,
         },
-    );
+    )
+}
+
+pub(super) fn committer() -> impl Strategy<Value = Committer> {
+    (member_id(), option::weighted(0.3, instance_id()), epoch())
+        .prop_map(|(member, instance_id, generation)| Committer { member, instance_id, generation })
+}
+
+pub(super) fn commit_offsets() -> impl Strategy<Value = Command> {
     let retention_ms = prop_oneof![3 => 0..2000_i64, 1 => any::<i64>()];
-    let committer = (member_id(), option::weighted(0.3, instance_id()), epoch()).prop_map(
-        |(member, instance_id, generation)| Committer { member, instance_id, generation },
-    );
-    let terms = (office(), option::of(committer), option::weighted(0.2, retention_ms));
-    (group(), terms, vec(offset, 0..4)).prop_map(|(group, terms, offsets)| {
+    let terms = (office(), option::of(committer()), option::weighted(0.2, retention_ms));
+    (group(), terms, vec(committed_offset(), 0..4)).prop_map(|(group, terms, offsets)| {
         let (office, committer, retention_ms) = terms;
         Command::CommitOffsets { group, office, committer, retention_ms, offsets }
     })
 }
 
 /// Brokers come and go all the time here; a guess is right now and then.
-fn office() -> impl Strategy<Value = Lsn> {
+pub(super) fn office() -> impl Strategy<Value = Lsn> {
     prop_oneof![6 => 1..12_u64, 1 => any::<u64>()].prop_map(Lsn::new)
 }
 
