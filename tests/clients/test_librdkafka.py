@@ -30,6 +30,7 @@ SUITE = Path(os.environ.get("LIBRDKAFKA", REPOSITORY / ".tools/librdkafka"))
 RUNNER = SUITE / "tests/test-runner"
 LOGS = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "test-logs/librdkafka"
 LIST = Path(__file__).with_name("librdkafka.tsv")
+CLASSES = f"{os.environ.get('KAFKA_LIBS', REPOSITORY / '.tools/kafka')}/*"
 SLOW_TOO = os.environ.get("LIBRDKAFKA_SLOW") == "1"
 PROTOCOLS = ["classic", "consumer"]
 AT_A_TIME = 8
@@ -165,13 +166,23 @@ def alter_configs(bootstrap, configs):
 
 @pytest.fixture(scope="session")
 def kafka_path(tmp_path_factory):
-    """A folder with the one of Kafka's scripts that tests call, as a Kafka release has it."""
-    script = tmp_path_factory.mktemp("kafka") / "bin/kafka-topics.sh"
-    script.parent.mkdir()
+    """A folder with those of Kafka's scripts that tests call, as a Kafka release has them."""
+    scripts = tmp_path_factory.mktemp("kafka") / "bin"
+    scripts.mkdir()
     command = " ".join(f"'{word}'" for word in java("org.apache.kafka.tools.TopicCommand"))
-    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    script.chmod(0o755)
-    return script.parent.parent
+    write_script(scripts / "kafka-topics.sh", f'exec {command} "$@"')
+    # Some tests produce with a Java program of the suite.
+    programs = tmp_path_factory.mktemp("programs")
+    sources = sorted((SUITE / "tests/java").glob("*.java"))
+    compiler = ["java", "-m", "jdk.compiler/com.sun.tools.javac.Main"]  # a JRE has no javac
+    subprocess.run([*compiler, "-cp", CLASSES, "-d", programs, *sources], check=True)
+    write_script(scripts / "kafka-run-class.sh", f"exec java -cp '{programs}:{CLASSES}' \"$@\"")
+    return scripts.parent
+
+
+def write_script(path, line):
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
 
 
 @pytest.fixture(scope="session")
@@ -212,6 +223,9 @@ def carry_out(run, bootstrap, kafka_path):
     directory.mkdir(exist_ok=True)
     conf, report, log = directory / "test.conf", directory / "report.json", directory / "log"
     report.unlink(missing_ok=True)
+    programs = directory / "java"  # the suite calls programs from there, and does not build what is there
+    programs.unlink(missing_ok=True)
+    programs.symlink_to(SUITE / "tests/java")
     conf.write_text(
         f"bootstrap.servers={bootstrap}\n"
         f"test.topic.prefix={run.number}-{run.protocol}\n"

@@ -2,6 +2,12 @@
 
 use bytes::{BufMut, Bytes};
 
+/// The attribute of batches in transactions.
+const TRANSACTIONAL: i16 = 0x10;
+
+/// The attribute of batches that end transactions.
+const CONTROL: i16 = 0x20;
+
 /// What a batch is to be like.
 #[derive(Clone, Debug)]
 pub struct BatchSpec {
@@ -30,6 +36,12 @@ impl BatchSpec {
     #[must_use]
     pub fn by(self, id: i64, epoch: i16, sequence: i32) -> Self {
         Self { producer: (id, epoch, sequence), ..self }
+    }
+
+    /// The same, in its producer's transaction.
+    #[must_use]
+    pub fn transactional(self) -> Self {
+        Self { attributes: self.attributes | TRANSACTIONAL, ..self }
     }
 
     /// The bytes of the batch.
@@ -130,6 +142,65 @@ pub fn read_records(mut batches: Bytes) -> Vec<ReadRecord> {
         }
     }
     read
+}
+
+/// A batch that was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBatch {
+    /// The offset of its last record.
+    pub last: i64,
+    /// Its producer's id, or -1.
+    pub producer: i64,
+    /// Whether it is a part of a transaction.
+    pub is_transactional: bool,
+    /// What it holds.
+    pub content: ReadContent,
+}
+
+/// What a batch holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadContent {
+    /// Records.
+    Records(Vec<ReadRecord>),
+    /// The end of its producer's transaction: whether it was committed.
+    Marker(bool),
+}
+
+/// Uncompressed batches one by one, checked as by [`read_records`].
+pub fn read_batches(mut batches: Bytes) -> Vec<ReadBatch> {
+    use bytes::Buf;
+    let mut read = Vec::new();
+    while !batches.is_empty() {
+        let length = usize::try_from((&batches[8..12]).get_i32()).unwrap() + 12;
+        let batch = batches.split_to(length);
+        let attributes = (&batch[21..23]).get_i16();
+        let last = (&batch[..8]).get_i64() + i64::from((&batch[23..27]).get_i32());
+        let producer = (&batch[43..51]).get_i64();
+        let content = if attributes & CONTROL == 0 {
+            ReadContent::Records(read_records(batch))
+        } else {
+            ReadContent::Marker(read_marker(batch.slice(61..)))
+        };
+        let is_transactional = attributes & TRANSACTIONAL != 0;
+        read.push(ReadBatch { last, producer, is_transactional, content });
+    }
+    read
+}
+
+/// Whether the record of a control batch says that a transaction was committed.
+fn read_marker(mut record: Bytes) -> bool {
+    use bytes::Buf;
+    varint(&mut record);
+    record.advance(1);
+    varint(&mut record);
+    varint(&mut record);
+    assert_eq!(varint(&mut record), 4, "length of the key");
+    assert_eq!(record.get_i16(), 0, "version of the key");
+    match record.get_i16() {
+        0 => false,
+        1 => true,
+        other => panic!("a marker of type {other}"),
+    }
 }
 
 fn varint(bytes: &mut Bytes) -> i64 {

@@ -13,9 +13,9 @@ use std::time::Duration;
 use odradek_protocol::id::TopicId;
 use odradek_storage::command::{Command, Outcome};
 use odradek_storage::log::faulty::LogFaults;
+use odradek_storage::object::faulty::Faults;
 use odradek_storage::state::groups::{Group, Membership};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -27,6 +27,7 @@ pub mod client;
 pub mod consumer;
 pub mod history;
 mod lives;
+mod mishaps;
 pub mod reading;
 pub mod rules;
 
@@ -34,6 +35,7 @@ use broker::{Broker, Site};
 use client::{Brokers, Client};
 use history::{History, View};
 use lives::Lives;
+pub use mishaps::Mishap;
 
 use crate::digests::Digests;
 
@@ -56,6 +58,8 @@ pub struct Plan {
     pub duration: Duration,
     /// What goes wrong between a broker and the log.
     pub log_faults: LogFaults,
+    /// The same for the store.
+    pub object_faults: Faults,
     /// How likely a message between brokers gets lost.
     pub peers_lost: f64,
     /// How likely a request of a member, or its answer, gets lost.
@@ -83,7 +87,7 @@ pub struct GroupPlan {
     pub session_timeout: Duration,
     /// How long it may take to rejoin.
     pub rebalance_timeout: Duration,
-    /// Longest time between two commits of a member.
+    /// Longest time between two commits of a member; zero if others read for it.
     pub commit_interval_max: Duration,
 }
 
@@ -94,25 +98,6 @@ pub enum Protocol {
     Classic,
     /// Members are told what they have (KIP-848).
     Consumer,
-}
-
-/// What happens to a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mishap {
-    /// It is killed; another comes in its place, to the same address, or another.
-    Killed,
-    /// It is stopped in good order, and replaced.
-    Retired,
-    /// Another comes for a while.
-    Joined,
-    /// Its process stands still for less time than it would notice.
-    ShortPause,
-    /// Its process stands still for so long that it notices.
-    LongPause,
-    /// It can't reach the log for a while.
-    LogLost,
-    /// The same, and just then another comes that takes over a part of its groups.
-    Overtaken,
 }
 
 /// What a world came to.
@@ -249,11 +234,10 @@ impl World {
         self.started += 1;
         let number = self.started;
         let seed = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(number);
-        let faults = match number > u64::try_from(self.plan.brokers).unwrap() {
-            true if Instant::now() < self.end => self.plan.log_faults.clone(),
-            _ => LogFaults::default(),
-        };
-        let broker = Broker::start(&self.site, number, place, seed, faults).await;
+        let is_late = number > u64::try_from(self.plan.brokers).unwrap();
+        let (faults, object_faults) = self.faults(is_late && Instant::now() < self.end);
+        let broker = Broker::start(&self.site, number, place, seed, faults.clone()).await;
+        broker.set_faults(&faults, &object_faults);
         let node = broker.node();
         self.history.say(format!("broker {number} starts at place {place} as node {node}"));
         let engine = broker.engine.clone();
@@ -261,100 +245,21 @@ impl World {
         self.brokers.lock().unwrap().push(broker);
     }
 
-    fn set_faults(&self, are_on: bool) {
-        let faults = if are_on { self.plan.log_faults.clone() } else { LogFaults::default() };
+    /// What goes wrong; or nothing, but no call is done in no time.
+    fn faults(&self, are_on: bool) -> (LogFaults, Faults) {
+        if are_on {
+            return (self.plan.log_faults.clone(), self.plan.object_faults.clone());
+        }
+        let calls =
+            LogFaults { delayed: 1.0, delay_max: Duration::from_millis(2), ..LogFaults::default() };
+        (calls.clone(), Faults { calls, ..Faults::default() })
+    }
+
+    /// Lets things go wrong between brokers and their ports, or no more.
+    pub(crate) fn set_faults(&self, are_on: bool) {
+        let (log, objects) = self.faults(are_on);
         for broker in &*self.brokers.lock().unwrap() {
-            broker.set_faults(&faults);
-        }
-    }
-
-    /// Takes one out of the list who is not stopped just now.
-    fn choose(&mut self) -> Option<Broker> {
-        let brokers = self.brokers.lock().unwrap();
-        let awake: Vec<&Broker> = brokers.iter().filter(|it| !it.is_stopped()).collect();
-        awake.choose(&mut self.random).map(|broker| (*broker).clone())
-    }
-
-    fn remove(&self, broker: &Broker) {
-        self.brokers.lock().unwrap().retain(|it| it.number != broker.number);
-    }
-
-    async fn let_something_happen(&mut self) {
-        let interval = self.plan.mishap_interval;
-        let Some(mishap) = self.plan.mishaps.choose(&mut self.random).copied() else {
-            sleep(self.end - Instant::now()).await;
-            return;
-        };
-        let wait = self.random.random_range(Duration::ZERO..=interval * 2);
-        sleep(wait.min(self.end - Instant::now())).await;
-        let Some(broker) = self.choose() else { return };
-        self.mishaps += 1;
-        self.history.say(format!("broker {}: {mishap:?}", broker.number));
-        let seconds = |random: &mut StdRng, from: u64, to: u64| {
-            random.random_range(Duration::from_secs(from)..Duration::from_secs(to))
-        };
-        match mishap {
-            Mishap::Killed => {
-                self.remove(&broker);
-                broker.kill();
-                self.replace(&broker).await;
-            }
-            Mishap::Retired => {
-                broker.retire().await;
-                self.remove(&broker);
-                self.replace(&broker).await;
-            }
-            Mishap::Joined | Mishap::Overtaken => {
-                if mishap == Mishap::Overtaken {
-                    tokio::spawn(async move { broker.lose_log(Duration::from_secs(11)).await });
-                }
-                self.start_broker(self.started + 100).await;
-                sleep(seconds(&mut self.random, 1, 30)).await;
-                if let Some(broker) = self.choose() {
-                    self.remove(&broker);
-                    broker.kill();
-                    self.history.say(format!("broker {} is killed", broker.number));
-                }
-            }
-            Mishap::ShortPause => {
-                let length = seconds(&mut self.random, 0, 5);
-                self.spawn_pause(broker, length, None);
-            }
-            Mishap::LongPause => {
-                let length = seconds(&mut self.random, 5, 60);
-                let notices = self.random.random_range(Duration::ZERO..Duration::from_millis(20));
-                self.spawn_pause(broker, length, Some(notices));
-            }
-            Mishap::LogLost => {
-                let is_long = self.random.random_bool(0.5);
-                let (from, to) = if is_long { (30, 60) } else { (1, 15) };
-                let length = seconds(&mut self.random, from, to);
-                tokio::spawn(async move { broker.lose_log(length).await });
-            }
-        }
-    }
-
-    fn spawn_pause(&self, broker: Broker, length: Duration, notices: Option<Duration>) {
-        let history = self.history.clone();
-        tokio::spawn(async move {
-            broker.pause(length, notices).await;
-            history.say(format!("broker {} was stopped for {length:?}", broker.number));
-        });
-    }
-
-    /// Starts a broker in the place of another, sooner or later, or elsewhere.
-    async fn replace(&mut self, gone: &Broker) {
-        if self.random.random_bool(0.7) {
-            sleep(self.random.random_range(Duration::ZERO..Duration::from_secs(20))).await;
-        }
-        let stays = self.random.random_bool(0.5);
-        self.start_broker(if stays { gone.place } else { self.started + 100 }).await;
-    }
-
-    /// Has as many brokers as there are to be, all awake.
-    async fn complete(&mut self) {
-        while self.brokers.lock().unwrap().len() < self.plan.brokers {
-            self.start_broker(self.started + 100).await;
+            broker.set_faults(&log, &objects);
         }
     }
 
@@ -451,6 +356,21 @@ impl World {
         }
     }
 
+    /// All brokers, whoever they are just now.
+    pub fn brokers(&self) -> &Brokers {
+        &self.brokers
+    }
+
+    /// When things stop going wrong.
+    pub fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// Positions at which digests of several brokers were compared.
+    pub fn compared(&self) -> usize {
+        self.digests.compared()
+    }
+
     /// What members did and were told so far.
     pub fn history(&self) -> &History {
         &self.history
@@ -462,7 +382,8 @@ pub fn group_name(number: usize) -> String {
     format!("group-{number}")
 }
 
-fn topic(number: usize) -> TopicId {
+/// The topic that a group reads.
+pub fn topic(number: usize) -> TopicId {
     TopicId(Uuid::from_u128(100 + u128::try_from(number).unwrap()))
 }
 

@@ -21,4 +21,5 @@ pub mod digests;
 pub mod fault_proxy;
 pub mod groups;
 pub mod servers;
+pub mod transactions;
 pub mod world;

@@ -18,7 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
 use odradek_storage::clock::ManualClock;
-use odradek_storage::command::{BatchProducer, BatchSummary, BrokerAddress, Command, Outcome};
+use odradek_storage::command::{
+    BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, Outcome,
+};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
@@ -464,7 +466,12 @@ pub fn batch(value: &Bytes, producer: (i64, i16, i32)) -> PendingBatch {
         bytes: u32::try_from(bytes.len()).unwrap(),
         records: 1,
         max_timestamp: 1_700_000_000_000,
-        producer: (id >= 0).then_some(BatchProducer { id: ProducerId(id), epoch, base_sequence }),
+        producer: (id >= 0).then_some(BatchProducer {
+            id: ProducerId(id),
+            epoch,
+            base_sequence,
+            transaction: BatchTransaction::None,
+        }),
     };
     PendingBatch { bytes, summary, compressed: false }
 }

@@ -171,7 +171,7 @@ async fn every_flaw_of_a_batch_is_answered_by_its_own_code() {
         ("codec 7", sealed(&|batch| batch[22] |= 7), 76),
         ("timestamp type", sealed(&|batch| batch[22] |= 8), 32),
         ("nothing", Bytes::new(), 87),
-        ("transactional", sealed(&|batch| batch[22] |= 0x10), 48),
+        ("transactional", sealed(&|batch| batch[22] |= 0x10), 53),
         ("future", future.encode(), 32),
         ("too long", long.encode(), 10),
         ("sequence", BatchSpec::of(["v"]).by(5, 0, -1).encode(), 87),

@@ -32,6 +32,7 @@ use odradek_tests::cluster::Cluster;
 use uuid::Uuid;
 
 mod groups;
+mod transactions;
 
 async fn scene() -> (Cluster, Client, Uuid) {
     let cluster = Cluster::in_memory(1).await;
@@ -95,6 +96,14 @@ async fn nothing_is_asked_for_and_still_there_is_an_answer() {
                 DeleteRecords: DeleteRecordsRequest,
                 InitProducerId: InitProducerIdRequest,
                 OffsetForLeaderEpoch: OffsetForLeaderEpochRequest,
+                AddPartitionsToTxn: AddPartitionsToTxnRequest,
+                AddOffsetsToTxn: AddOffsetsToTxnRequest,
+                EndTxn: EndTxnRequest,
+                WriteTxnMarkers: WriteTxnMarkersRequest,
+                TxnOffsetCommit: TxnOffsetCommitRequest,
+                DescribeProducers: DescribeProducersRequest,
+                DescribeTransactions: DescribeTransactionsRequest,
+                ListTransactions: ListTransactionsRequest,
                 DescribeAcls: DescribeAclsRequest,
                 CreateAcls: CreateAclsRequest,
                 DeleteAcls: DeleteAclsRequest,

@@ -1,18 +1,23 @@
 //! Appends whose outcome is not what it seems (RELIABILITY A4, A5, A6, A19).
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use odradek_protocol::id::TopicPartition;
 use odradek_storage::command::{BrokerAddress, Command, Entry, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig};
 use odradek_storage::log::faulty::{Control, Fate, FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::log::{Freshness, LogRead, MetadataLog};
+use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
 use odradek_storage::machine::{MachineConfig, ProposeError};
 use odradek_storage::object::memory::MemoryObjectStore;
+use odradek_storage::peer::{News, PeerMessage};
+use odradek_storage::port::PortError;
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
 use odradek_tests::world::{TOPIC, batch, ports};
@@ -115,6 +120,78 @@ async fn a_refused_append_is_a_definite_no_and_the_next_one_works() {
     let answer = scene.engine.machine.propose(Command::Heartbeat).await;
     assert!(matches!(answer, Err(ProposeError::NotAppended(_))), "{answer:?}");
     assert_eq!(scene.engine.machine.propose(Command::Heartbeat).await, Ok(Outcome::Done));
+}
+
+/// A log that counts how often it is read, and can refuse it at once.
+#[derive(Debug, Default)]
+struct CountedLog {
+    inner: MemoryLog,
+    reads: AtomicUsize,
+    refuses: AtomicBool,
+}
+
+/// More reads than a broker makes in minutes. Whoever asks without end must not hang the test.
+const READS_MAX: usize = 100_000;
+
+#[async_trait]
+impl MetadataLog for CountedLog {
+    async fn append(&self, at: Lsn, bytes: Bytes) -> Result<Append, PortError> {
+        self.inner.append(at, bytes).await
+    }
+
+    async fn read(
+        &self,
+        from: Lsn,
+        limit: NonZeroUsize,
+        freshness: Freshness,
+    ) -> Result<LogRead, PortError> {
+        assert!(self.reads.fetch_add(1, Ordering::Relaxed) < READS_MAX, "read without end");
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(PortError::determinate("refused"));
+        }
+        self.inner.read(from, limit, freshness).await
+    }
+
+    async fn tail(&self) -> Result<Lsn, PortError> {
+        self.inner.tail().await
+    }
+
+    async fn trim(&self, before: Lsn) -> Result<(), PortError> {
+        self.inner.trim(before).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_refuses_at_once_is_not_asked_without_end() {
+    let log = Arc::new(CountedLog::default());
+    let config = |seed: u64| EngineConfig {
+        address: BrokerAddress { host: format!("broker-{seed}"), ..BrokerAddress::default() },
+        seed,
+        machine: MachineConfig::default(),
+        writer: WriterConfig::default(),
+        reader: ReaderConfig::default(),
+    };
+    let objects = MemoryObjectStore::default();
+    let ports = || {
+        let log: Arc<dyn MetadataLog> = Arc::<CountedLog>::clone(&log);
+        ports(Arc::new(objects.clone()), log)
+    };
+    let first = Engine::start(config(1), ports()).await.unwrap();
+    let second = Engine::start(config(2), ports()).await.unwrap();
+    assert!(first.machine.barrier().await.is_ok());
+    log.refuses.store(true, Ordering::Relaxed);
+    // One that can still read says that there is more.
+    let incarnation = |node| second.machine.read(|state| state.brokers()[&node].incarnation);
+    first.machine.receive(PeerMessage {
+        to: incarnation(first.machine.node_id()),
+        from: incarnation(second.machine.node_id()),
+        news: News::Filled(Lsn::new(1_000_000)),
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    log.refuses.store(false, Ordering::Relaxed);
+    assert!(first.machine.barrier().await.is_ok());
+    let reads = log.reads.load(Ordering::Relaxed);
+    assert!((60..10_000).contains(&reads), "{reads} reads");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use odradek_storage::log::faulty::LogFaults;
+use odradek_storage::object::faulty::Faults;
 use odradek_tests::groups::{GroupPlan, Mishap, Plan, Protocol, Report, run};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng, TryRngCore};
@@ -73,6 +74,7 @@ fn plan(seed: u64) -> Plan {
         brokers: 3,
         duration: Duration::from_secs(120),
         log_faults,
+        object_faults: Faults::default(),
         peers_lost,
         requests_lost,
         mishaps,

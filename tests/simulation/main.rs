@@ -11,5 +11,7 @@ mod crashes;
 mod fairness;
 mod group_rules;
 mod groups;
+mod late_messages;
 mod offices;
 mod seeds;
+mod transactions;

@@ -9,6 +9,7 @@ use odradek::group::classic::{JoinRequest, SyncRequest};
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 use odradek_storage::command::{Command, CommittedOffset, Committer, Outcome};
 use odradek_storage::log::faulty::LogFaults;
+use odradek_storage::object::faulty::Faults;
 use odradek_tests::groups::broker::{Broker, Site};
 use odradek_tests::groups::history::What;
 use odradek_tests::groups::{GroupPlan, Plan, Protocol, World, group_name, paused};
@@ -38,6 +39,7 @@ fn quiet() -> Plan {
         brokers: 3,
         duration: Duration::from_secs(3600),
         log_faults: LogFaults::default(),
+        object_faults: Faults::default(),
         peers_lost: 0.0,
         requests_lost: 0.0,
         mishaps: Vec::new(),

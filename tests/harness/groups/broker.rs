@@ -1,4 +1,4 @@
-//! A broker of the simulation: an engine, a group coordinator, and a door.
+//! A broker of the simulation: an engine, its coordinators, and a door.
 //!
 //! The door is what a process is to the rest of the world. While it is *stopped*, as a process is
 //! by a signal, nothing passes it: no request, no answer, no call to the log; timers inside go on,
@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use odradek::group::{GroupCoordinator, GroupSettings};
+use odradek::transactions::TransactionCoordinator;
 use odradek_protocol::id::NodeId;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::BrokerAddress;
@@ -21,6 +22,7 @@ use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
 use odradek_storage::machine::MachineConfig;
+use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::port::PortError;
@@ -32,7 +34,7 @@ use tokio::time::{sleep, timeout};
 /// What all brokers share.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Where snapshots are.
+    /// Where snapshots and records are.
     pub objects: MemoryObjectStore,
     /// The log.
     pub log: MemoryLog,
@@ -65,7 +67,10 @@ pub struct Broker {
     pub engine: Engine,
     /// The groups that it coordinates.
     pub groups: GroupCoordinator,
+    /// What it does for transactions.
+    pub transactions: TransactionCoordinator,
     log: FaultyLog,
+    objects: FaultyObjectStore,
     door: Door,
 }
 
@@ -115,8 +120,10 @@ impl Broker {
     pub async fn start(site: &Site, number: u64, place: u64, seed: u64, faults: LogFaults) -> Self {
         let door = Door::default();
         let log = FaultyLog::new(Arc::new(site.log.clone()), seed ^ 2, faults);
+        let objects = Arc::new(site.objects.clone());
+        let objects = FaultyObjectStore::new(objects, seed ^ 1, Faults::default());
         let ports = Ports {
-            objects: Arc::new(site.objects.clone()),
+            objects: Arc::new(objects.clone()),
             log: Arc::new(StoppedLog { inner: log.clone(), door: door.clone() }),
             clock: Arc::<ManualClock>::clone(&site.clock),
             peers: Arc::new(site.peers.clone()),
@@ -136,7 +143,8 @@ impl Broker {
             ..GroupSettings::default()
         };
         let groups = GroupCoordinator::start(engine.machine.clone(), move |_| settings);
-        Self { number, place, engine, groups, log, door }
+        let transactions = TransactionCoordinator::start(engine.machine.clone());
+        Self { number, place, engine, groups, transactions, log, objects, door }
     }
 
     /// Its node id.
@@ -144,9 +152,10 @@ impl Broker {
         self.engine.machine.node_id()
     }
 
-    /// Decides what goes wrong between it and the log.
-    pub fn set_faults(&self, faults: &LogFaults) {
-        self.log.control().set(faults.clone());
+    /// Decides what goes wrong between it and the log, and between it and the store.
+    pub fn set_faults(&self, log: &LogFaults, objects: &Faults) {
+        self.log.control().set(log.clone());
+        self.objects.control().set(objects.clone());
     }
 
     /// Cuts it off from the log for a while.
@@ -160,6 +169,7 @@ impl Broker {
     pub fn kill(&self) {
         self.close();
         self.groups.kill();
+        self.transactions.kill();
         self.engine.machine.kill();
     }
 
@@ -169,6 +179,7 @@ impl Broker {
         sleep(Duration::from_secs(1)).await;
         self.close();
         self.groups.kill();
+        self.transactions.kill();
         self.engine.stop().await;
     }
 
@@ -236,8 +247,15 @@ fn config(place: u64, seed: u64) -> EngineConfig {
             append_attempt_max: Duration::from_millis(500),
             ..MachineConfig::default()
         },
-        writer: WriterConfig::default(),
-        reader: ReaderConfig::default(),
+        writer: WriterConfig {
+            linger_max: Duration::from_millis(20),
+            put_attempt_max: Duration::from_millis(500),
+            segment_bytes_max: 2000,
+            zstd_level: None,
+            ..WriterConfig::default()
+        },
+        // Small, so that blocks are read from the store and not only from memory.
+        reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
     }
 }
 

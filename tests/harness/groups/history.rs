@@ -155,6 +155,11 @@ impl History {
         views.map(|(_, view)| view.clone()).collect()
     }
 
+    /// Where the member in this place of its group stands, if anywhere.
+    pub fn view(&self, group: &str, place: usize) -> Option<View> {
+        self.shared.lock().unwrap().views.get(&(group.to_owned(), place)).cloned()
+    }
+
     /// All calls so far, in the order in which they ended.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().unwrap().calls.clone()

@@ -9,6 +9,9 @@ use rand::Rng;
 use super::broker::Broker;
 use super::client::{Client, Committing, Identity};
 
+/// How often a member is asked that has others read for it.
+const HARDLY_EVER: Duration = Duration::from_secs(60);
+
 /// What a member reads.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -33,7 +36,7 @@ impl Reading {
     }
 
     /// Finds out where to go on, or goes on; gives the time until it does so again, at most that
-    /// long.
+    /// long. Does nothing if that is zero.
     pub async fn work(
         &mut self,
         client: &mut Client,
@@ -41,6 +44,9 @@ impl Reading {
         coordinator: &Broker,
         interval_max: Duration,
     ) -> Duration {
+        if interval_max.is_zero() {
+            return HARDLY_EVER;
+        }
         let asks_again = client.random.random_bool(0.1);
         if self.positions.len() < self.assigned.len() || asks_again {
             if self.committing.is_some() {
