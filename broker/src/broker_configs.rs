@@ -127,6 +127,11 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
     },
 ];
 
+/// Configs that no broker can have for itself: what they mean is the same wherever the log is
+/// applied.
+pub(crate) const CLUSTER_ONLY: &[&str] =
+    &["producer.id.expiration.ms", "transactional.id.expiration.ms"];
+
 /// The dynamic configs in force on a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BrokerConfigs {

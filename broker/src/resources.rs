@@ -5,7 +5,7 @@ use odradek_protocol::id::{NodeId, TopicId};
 use odradek_storage::command::{Command, ConfigChange, ConfigOperation, ConfigResource};
 use odradek_storage::state::State;
 
-use crate::broker_configs::BROKER_CONFIGS;
+use crate::broker_configs::{BROKER_CONFIGS, CLUSTER_ONLY};
 use crate::configs::{Definition, validate};
 use crate::context::Context;
 use crate::group_configs::GROUP_CONFIGS;
@@ -129,6 +129,12 @@ pub(crate) async fn alter(
         if changes[..at].iter().any(|other| other.name == change.name) {
             let message = format!("{} stands in the request twice", change.name);
             return Err(Refusal::new(ResponseError::InvalidRequest, message));
+        }
+        let is_set = matches!(change.operation, ConfigOperation::Set(_));
+        let is_for_all = CLUSTER_ONLY.contains(&change.name.as_str());
+        if matches!(resource, Resource::Broker(_)) && is_set && is_for_all {
+            let message = format!("{} can only be set for all brokers", change.name);
+            return Err(Refusal::new(ResponseError::InvalidConfig, message));
         }
         let checked = match &change.operation {
             ConfigOperation::Set(value) => validate(resource.table(), &change.name, Some(value)),

@@ -198,6 +198,15 @@ def test_what_can_not_be_changed_while_a_broker_runs_is_refused(of_broker, of_br
     assert of_broker.lines() == [f"Dynamic configs for broker {node} are:"]
 
 
+def test_how_long_producers_are_remembered_is_the_same_on_all_brokers(of_broker, of_brokers):
+    config = "producer.id.expiration.ms"
+    assert config in of_broker.refusal(f"{config}=3600000")
+    of_brokers.set(f"{config}=3600000")
+    _, values = of_brokers.described()
+    assert values[config][0] == "3600000"
+    of_brokers.delete(config)
+
+
 def test_all_brokers_are_described_at_once_and_unknown_ones_not_at_all(tool, node, configs):
     lines = configs("--entity-type", "brokers").lines()
     headings = [line for line in lines if not line.startswith(" ")]
