@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 import wire
 from cloud import until
 from group_wire import Connection, fetch, fetched
-from servers import KAFKA_LIBS, java
+from servers import compile_java, java
 from test_cluster import RETRIABLE, Worker
 from transaction_ledger import ABORT, ABORTED, COMMITTED, OUTPUTS, Attempt, Ledger, Offsets, Record
 
@@ -129,11 +129,7 @@ class Programs:
     def __init__(self, directory):
         self.directory = directory
         sources = [HERE / f"{name}.java" for name in ("PipelineMember", "CommittedReader", "ScriptedProducer")]
-        compiler = ["java", "-m", "jdk.compiler/com.sun.tools.javac.Main"]  # a JRE has no javac
-        libraries = ":".join(map(str, KAFKA_LIBS.glob("*.jar")))
-        command = [*compiler, "-d", directory, "-cp", libraries, *sources]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        compile_java(sources, directory)
 
     def command(self, name, *arguments):
         line = java(name, *arguments)

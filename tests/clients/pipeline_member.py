@@ -177,7 +177,13 @@ class PipelineMember:
         self.has_moved = True
 
     def open_producer(self):
-        own = {"transaction.timeout.ms": self.settings["timeout"], "on_delivery": self.on_delivery}
+        own = {
+            "transaction.timeout.ms": self.settings["timeout"],
+            "on_delivery": self.on_delivery,
+            # What is fatal comes back from the next call. Without this it is raised in the middle of a delivery
+            # report, and Python takes that for an error of its own.
+            "error_cb": lambda _: None,
+        }
         self.producer = Producer(self.chosen("producer") | own)
         self.end("init", lambda: self.producer.init_transactions(CALL))
         tell("opened")

@@ -143,6 +143,14 @@ class ApacheKafka(Server):
         return path
 
 
+def compile_java(sources, directory):
+    """Compiles programs against Kafka's clients. A JRE has no javac, but what it is made of."""
+    libraries = ":".join(map(str, sorted(KAFKA_LIBS.glob("*.jar"))))
+    compiler = ["java", "-m", "jdk.compiler/com.sun.tools.javac.Main"]
+    done = subprocess.run([*compiler, "-d", directory, "-cp", libraries, *sources], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def java(main_class, *arguments, heap="256m"):
     """The command line of one of Kafka's programs, set up for a quick start."""
     return [

@@ -24,13 +24,12 @@ from pathlib import Path
 import pytest
 
 from conftest import AGAINST_KAFKA
-from servers import REPOSITORY, ApacheKafka, Odradek, java
+from servers import KAFKA_LIBS, REPOSITORY, ApacheKafka, Odradek, compile_java, java
 
 SUITE = Path(os.environ.get("LIBRDKAFKA", REPOSITORY / ".tools/librdkafka"))
 RUNNER = SUITE / "tests/test-runner"
 LOGS = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "test-logs/librdkafka"
 LIST = Path(__file__).with_name("librdkafka.tsv")
-CLASSES = f"{os.environ.get('KAFKA_LIBS', REPOSITORY / '.tools/kafka')}/*"
 SLOW_TOO = os.environ.get("LIBRDKAFKA_SLOW") == "1"
 PROTOCOLS = ["classic", "consumer"]
 AT_A_TIME = 8
@@ -174,9 +173,8 @@ def kafka_path(tmp_path_factory):
     # Some tests produce with a Java program of the suite.
     programs = tmp_path_factory.mktemp("programs")
     sources = sorted((SUITE / "tests/java").glob("*.java"))
-    compiler = ["java", "-m", "jdk.compiler/com.sun.tools.javac.Main"]  # a JRE has no javac
-    subprocess.run([*compiler, "-cp", CLASSES, "-d", programs, *sources], check=True)
-    write_script(scripts / "kafka-run-class.sh", f"exec java -cp '{programs}:{CLASSES}' \"$@\"")
+    compile_java(sources, programs)
+    write_script(scripts / "kafka-run-class.sh", f"exec java -cp '{programs}:{KAFKA_LIBS}/*' \"$@\"")
     return scripts.parent
 
 

@@ -183,6 +183,11 @@ def refusing(action, *arguments):
         return action(*arguments)
     except KafkaException as raised:
         raise heard(raised.args[0]) from None
+    except SystemError as raised:
+        # A fatal error that comes in the middle of a delivery report: Python finds it there, and complains.
+        if not isinstance(raised.__cause__, KafkaException):
+            raise
+        raise heard(raised.__cause__.args[0]) from None
 
 
 class ConfluentProducer(TransactionalProducer):
