@@ -96,7 +96,7 @@ impl TransactionCoordinator {
         partitions: Vec<TopicPartition>,
         groups: Vec<String>,
     ) -> Result<(), TransactionError> {
-        let transaction = self.number_of(transactional_id, producer).await?;
+        let transaction = number_of(&self.shared.machine, transactional_id, producer).await?;
         let mut parts: Vec<_> =
             partitions.chunks(PARTITIONS_PER_COMMAND).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
@@ -142,14 +142,6 @@ impl TransactionCoordinator {
     ) -> Result<(), TransactionError> {
         let change = TransactionChange::Abort { transaction };
         self.propose(transactional_id, change).await.map(|_| ())
-    }
-
-    async fn number_of(
-        &self,
-        transactional_id: &str,
-        producer: ProducerIdAndEpoch,
-    ) -> Result<u64, TransactionError> {
-        number_of(&self.shared.machine, transactional_id, producer).await
     }
 
     /// The number of the transaction that this producer has open; [`NO_TRANSACTION`] if it has

@@ -3,8 +3,8 @@
 //! [`State::apply`] is the only way in. It is synchronous, total and deterministic: no clock (time
 //! comes in the entry), no randomness, no hash order, no floats, no I/O; nonsense is an outcome,
 //! never a panic. Owns dispatch, the chain of entries, log time and the feature level; brokers,
-//! topics, partitions, segments and offsets are in the modules below. Following the log is the
-//! `machine`'s business.
+//! topics, partitions, segments, groups and transactions are in the modules below. Following the
+//! log is the `machine`'s business.
 
 use std::collections::BTreeMap;
 
@@ -362,8 +362,8 @@ impl State {
         self.log_time_ms
     }
 
-    /// The broker that coordinates a group: the same for whoever asks, at this point of the log.
-    /// `None` if there are no brokers.
+    /// The broker that coordinates a group, or a transactional id: the same for whoever asks, at
+    /// this point of the log. `None` if there are no brokers.
     pub fn coordinator_of(&self, group: &str) -> Option<NodeId> {
         self.brokers.coordinator_of(group)
     }

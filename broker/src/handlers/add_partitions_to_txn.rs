@@ -1,6 +1,8 @@
 //! AddPartitionsToTxn: partitions that a transaction will write to, for clients that say so before
 //! they do (KIP-98).
 
+use std::collections::BTreeSet;
+
 use odradek_protocol::ResponseError;
 use odradek_protocol::id::{ProducerId, TopicPartition};
 use odradek_protocol::messages::add_partitions_to_txn_response::{
@@ -30,7 +32,7 @@ pub(crate) async fn handle(
     };
     let topics = &request.v3_and_below_topics;
     let mut partitions = Vec::new();
-    let mut missing = Vec::new();
+    let mut missing = BTreeSet::new();
     let mut out_of_reach = false;
     for (topic_at, topic) in topics.iter().enumerate() {
         let name = topic.name.as_str();
@@ -47,7 +49,9 @@ pub(crate) async fn handle(
                 Some((topic, count)) if exists(count) => {
                     partitions.push(TopicPartition { topic, partition: *index });
                 }
-                _ => missing.push((topic_at, *index)),
+                _ => {
+                    missing.insert((topic_at, *index));
+                }
             }
         }
     }

@@ -31,8 +31,10 @@ impl State {
             outcomes.push(outcome);
         }
         self.segments.commit(segment, bytes, added.references, self.applied);
-        let kept_ms = self.configs.producer_expiration_ms();
-        self.topics.add_producers(added.producers, self.log_time_ms, kept_ms);
+        if added.producers > 0 {
+            let kept_ms = self.configs.producer_expiration_ms();
+            self.topics.add_producers(added.producers, self.log_time_ms, kept_ms);
+        }
         Outcome::SegmentCommitted(outcomes)
     }
 

@@ -22,8 +22,8 @@ impl Ending {
 }
 
 impl State {
-    /// What EndTxn does, `how` being whether it commits, and whether the client goes on with a new
-    /// epoch. A request may be a repeated one, whose first answer was lost: that is known by the
+    /// What EndTxn does: `commits` or aborts, and `bumps_epoch` if the client goes on with a new
+    /// one. A request may be a repeated one, whose first answer was lost: that is known by the
     /// epoch before the present one, or, of clients that keep their epoch, can't be told from one
     /// that ends nothing.
     pub(super) fn end_transaction(
