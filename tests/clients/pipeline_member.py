@@ -28,6 +28,18 @@ def tell(event, **about):
     print(json.dumps({"event": event, **about}), flush=True)
 
 
+def served(call):
+    """Makes a call that serves callbacks. The binding raises a fatal error of librdkafka in the middle of it, and
+    a delivery report that is served after that is taken for the culprit."""
+    try:
+        return call()
+    except SystemError as raised:
+        cause = raised
+        while cause and not isinstance(cause, KafkaException):
+            cause = cause.__cause__
+        raise cause or raised from None
+
+
 def listen():
     sys.stdin.readline()
     leaving.set()
@@ -104,7 +116,7 @@ class PipelineMember:
             self.producer.produce(spread, value, partition=int(number) // self.partitions % self.partitions)
         # Which of these have reached the broker when it is aborted is left to chance.
         if fails and self.dice.random() < 0.5:
-            self.producer.flush(10)
+            served(lambda: self.producer.flush(10))
         if not fails or self.dice.random() < 0.5:
             offsets = [TopicPartition(self.settings["input"], *end) for end in self.ends(batch).items()]
             group = self.consumer.consumer_group_metadata()
@@ -118,7 +130,7 @@ class PipelineMember:
         """Makes a call, again if the library says so."""
         for times in range(1, PATIENCE + 1):
             try:
-                return call()
+                return served(call)
             except KafkaException as raised:
                 self.trouble(what, raised.args[0])
                 if not raised.args[0].retriable() or times == PATIENCE:
@@ -180,9 +192,6 @@ class PipelineMember:
         own = {
             "transaction.timeout.ms": self.settings["timeout"],
             "on_delivery": self.on_delivery,
-            # What is fatal comes back from the next call. Without this it is raised in the middle of a delivery
-            # report, and Python takes that for an error of its own.
-            "error_cb": lambda _: None,
         }
         self.producer = Producer(self.chosen("producer") | own)
         self.end("init", lambda: self.producer.init_transactions(CALL))
