@@ -48,9 +48,12 @@ pub(crate) fn of_rejection(rejection: &Rejection) -> ResponseError {
         Rejection::GroupNotEmpty => ResponseError::NonEmptyGroup,
         Rejection::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         // Nothing that a client can bring about.
-        Rejection::BrokerAlive(_) | Rejection::LevelNotRising { .. } | Rejection::Malformed(_) => {
-            ResponseError::UnknownServerError
-        }
+        Rejection::BrokerAlive(_)
+        | Rejection::LevelNotRising { .. }
+        | Rejection::ExtentsChanged { .. }
+        | Rejection::Malformed(_) => ResponseError::UnknownServerError,
+        // Certainly not applied either: its broker was slow, and the next segment may be taken.
+        Rejection::SegmentTooOld { .. } => ResponseError::KafkaStorageError,
     }
 }
 

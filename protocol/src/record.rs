@@ -209,6 +209,11 @@ impl RecordBatch {
         self.attributes() & TRANSACTIONAL_BIT != 0
     }
 
+    /// Whether it is the end of a transaction.
+    pub fn is_control(&self) -> bool {
+        self.attributes() & CONTROL_BIT != 0
+    }
+
     /// Offset of the last record, relative to the first.
     pub fn last_offset_delta(&self) -> i32 {
         i32::from_be_bytes(self.field(23))

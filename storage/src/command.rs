@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
@@ -16,11 +17,13 @@ use crate::segment::SegmentId;
 mod address;
 pub mod codec;
 pub mod groups;
+pub mod life;
 mod outcome;
 pub mod transactions;
 
 pub use address::{BrokerAddress, Endpoint};
 pub use groups::{CommittedOffset, Committer, GroupChange};
+pub use life::{Branch, NewBlock, NewExtent, Replacement};
 pub use outcome::{BatchOutcome, Outcome, Rejection, RunOutcome};
 pub use transactions::{ProducerIdAndEpoch, StagedOffsets, TransactionChange};
 
@@ -141,10 +144,28 @@ pub enum Command {
         /// Configs that differ from the defaults.
         configs: BTreeMap<String, String>,
     },
-    /// Deletes a topic and everything in it.
+    /// Creates a topic that shares the records of another up to a point. No byte is copied.
+    BranchTopic {
+        /// Its id, drawn by the proposer.
+        topic: TopicId,
+        /// Its name, unique among living topics.
+        name: String,
+        /// See `CreateTopic`.
+        replication_factor: u16,
+        /// Configs that differ from the defaults.
+        configs: BTreeMap<String, String>,
+        /// What it shares. It has as many partitions as its parent.
+        branch: Branch,
+    },
+    /// Deletes a topic. What was in it is kept until the topic is purged.
     DeleteTopic {
         /// Which.
         topic: TopicId,
+    },
+    /// Gives up what deleted topics had in them.
+    PurgeTopics {
+        /// Which. Those that were not deleted stay.
+        topics: Vec<TopicId>,
     },
     /// Adds partitions to a topic.
     CreatePartitions {
@@ -170,6 +191,40 @@ pub enum Command {
         bytes: u64,
         /// Its runs, in the order they are to be applied.
         runs: Vec<Run>,
+    },
+    /// Makes batches that come with the command part of their partitions: what `CommitSegment`
+    /// does, for so few bytes that an object of their own would cost more.
+    CommitInline {
+        /// The segment that they would be in an object of.
+        segment: SegmentId,
+        /// That object without its footer: `runs` say where in it the blocks are.
+        content: Bytes,
+        /// Its runs, in the order they are to be applied.
+        runs: Vec<Run>,
+    },
+    /// Puts extents of an uploaded segment in the place of others, which hold the same or, where a
+    /// topic is compacted, more than is needed. Records keep their offsets.
+    ReplaceExtents {
+        /// The object that holds them.
+        segment: SegmentId,
+        /// Its length in bytes; 0 if nothing lies in it, because there is none.
+        bytes: u64,
+        /// How often its records have been merged, see `SegmentRefs::level`.
+        level: u8,
+        /// What is replaced. Each is judged by itself.
+        replacements: Vec<Replacement>,
+    },
+    /// Turns away, from now on, segments that were begun long ago and are not committed yet: what
+    /// is in the store of them may be deleted.
+    RaiseHorizon {
+        /// Segments that were begun before this entry was applied by their brokers are too old. At
+        /// most the entry that this command stands in.
+        to: Lsn,
+    },
+    /// Forgets segments that nothing refers to, which have been deleted.
+    ForgetSegments {
+        /// Which. Those that can't be forgotten stay.
+        segments: Vec<SegmentId>,
     },
     /// Takes the next block of producer ids.
     AllocateProducerIds {
@@ -211,6 +266,12 @@ pub enum Command {
         partition: TopicPartition,
         /// The offset of the oldest record that stays; none for the high watermark.
         before: Option<Offset>,
+    },
+    /// Lets go of records that are due by the retention of their topics: time and bytes are judged
+    /// anew when this is applied.
+    ExpireRecords {
+        /// Partitions, and the offsets of the oldest records that stay in any case.
+        partitions: Vec<(TopicPartition, Offset)>,
     },
     /// Changes what a transactional id is about.
     ChangeTransaction {

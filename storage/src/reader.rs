@@ -25,7 +25,7 @@ pub use blocks::Blocks;
 pub use timestamps::TimestampOffset;
 
 use batches::Batches;
-use blocks::{BlockKey, BlockRead, Wanted};
+use blocks::{BlockKey, BlockRead, Located, Wanted};
 
 /// How the reader behaves.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ pub struct Plan {
 #[derive(Debug)]
 struct Found {
     watermarks: Watermarks,
-    extents: Vec<Extent>,
+    extents: Vec<Located>,
     /// Where reading ends.
     limit: Offset,
     /// Aborted transactions with records in the extents; none if they don't matter.
@@ -205,7 +205,7 @@ impl Plan {
     /// is anything.
     pub fn available_bytes(&self) -> usize {
         let found = self.targets.iter().filter_map(|(_, found)| found.as_ref().ok());
-        found.flat_map(|found| &found.extents).map(extent_bytes).sum()
+        found.flat_map(|found| &found.extents).map(|it| extent_bytes(&it.extent)).sum()
     }
 
     /// Whether a target can't be read.
@@ -214,14 +214,9 @@ impl Plan {
     }
 
     fn wanted(&self) -> Vec<Wanted> {
-        let found =
-            self.targets.iter().filter_map(|(target, found)| Some((target, found.as_ref().ok()?)));
-        found
-            .flat_map(|(target, found)| {
-                let locations = found.extents.iter().filter_map(Extent::location);
-                locations.map(|location| Wanted::new(target.partition, location))
-            })
-            .collect()
+        let found = self.targets.iter().filter_map(|(_, found)| found.as_ref().ok());
+        let extents = found.flat_map(|found| &found.extents);
+        extents.filter_map(|located| located.wanted.clone()).collect()
     }
 }
 
@@ -268,12 +263,12 @@ fn find(
             break;
         }
         let bytes = extent_bytes(extent);
-        extents.push(*extent);
+        extents.push(Located::of(state, target.partition, partition, extent));
         here = here.saturating_sub(bytes);
         *left = left.saturating_sub(bytes);
     }
     let aborted = (isolation == Isolation::ReadCommitted).then(|| {
-        let end = extents.last().map_or(target.offset, Extent::end);
+        let end = extents.last().map_or(target.offset, |it: &Located| it.extent.end());
         partition.aborted_between(target.offset, end).copied().collect()
     });
     Ok(Found { watermarks, extents, limit, aborted })
@@ -295,8 +290,8 @@ fn assemble(
     let mut parts = Parts::default();
     let mut here = target.bytes_max;
     let mut end = target.offset;
-    'extents: for extent in &found.extents {
-        for batch in Batches::of(extent, blocks)? {
+    'extents: for located in &found.extents {
+        for batch in Batches::of(&located.extent, blocks)? {
             let batch = batch?;
             if batch.base >= found.limit {
                 break 'extents;

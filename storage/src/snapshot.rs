@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use odradek_protocol::id::{NodeId, Offset, ProducerId};
+use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId};
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,6 +21,7 @@ use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::{AppliedCommands, Broker, Brokers};
 use crate::state::configs::Configs;
+use crate::state::life::Deleted;
 use crate::state::partition::{AbortedTransaction, Content, Extent, Location, Marker, Partition};
 use crate::state::producers::{Producer, SeenBatch};
 use crate::state::segments::{SegmentRefs, Segments, Unreferenced};
@@ -79,7 +80,9 @@ impl State {
     /// SEG-1, counted again.
     fn references_agree(&self) -> bool {
         let mut counted: BTreeMap<SegmentId, u64> = BTreeMap::new();
-        let partitions = self.topics.by_id.values().flat_map(|topic| &topic.partitions);
+        let deleted = self.topics.deleted.values().map(|deleted| &deleted.topic);
+        let topics = self.topics.by_id.values().chain(deleted);
+        let partitions = topics.flat_map(|topic| &topic.partitions);
         let extents = partitions.flat_map(|partition| &partition.extents);
         for segment in extents.filter_map(Extent::segment) {
             *counted.entry(segment).or_default() += 1;
@@ -128,6 +131,8 @@ fn encode(state: &State) -> wire::Snapshot {
         last_transaction: state.transactions.last_number,
         purge_transactions_at: state.transactions.purge_at,
         purge_producers_at: state.topics.purge_producers_at,
+        horizon: state.segments.horizon().get(),
+        deleted: state.topics.deleted.values().map(|it| deleted_to_wire(it, &segments)).collect(),
     }
 }
 
@@ -161,6 +166,8 @@ fn referenced_to_wire((id, refs): (&SegmentId, &SegmentRefs)) -> wire::Segment {
         bytes: refs.bytes,
         references: refs.references,
         since: 0,
+        level: u32::from(refs.level),
+        inline: refs.inline.clone(),
     }
 }
 
@@ -170,6 +177,8 @@ fn unreferenced_to_wire((id, unreferenced): (&SegmentId, &Unreferenced)) -> wire
         bytes: unreferenced.bytes,
         references: 0,
         since: unreferenced.since.get(),
+        level: 0,
+        inline: None,
     }
 }
 
@@ -183,6 +192,14 @@ fn topic_to_wire(topic: &Topic, segments: &[SegmentId]) -> wire::Topic {
     }
 }
 
+fn deleted_to_wire(deleted: &Deleted, segments: &[SegmentId]) -> wire::Deleted {
+    wire::Deleted {
+        topic: Some(topic_to_wire(&deleted.topic, segments)),
+        since: deleted.since.get(),
+        since_ms: deleted.since_ms,
+    }
+}
+
 fn partition_to_wire(partition: &Partition, segments: &[SegmentId]) -> wire::Partition {
     wire::Partition {
         log_start: partition.log_start.0,
@@ -191,13 +208,15 @@ fn partition_to_wire(partition: &Partition, segments: &[SegmentId]) -> wire::Par
         extents: partition.extents.iter().map(|it| extent_to_wire(it, segments)).collect(),
         producers: partition.producers.by_id.iter().map(producer_to_wire).collect(),
         aborted: partition.aborted.iter().map(aborted_to_wire).collect(),
+        cleaned: partition.cleaned.0,
+        origins: partition.origins.iter().map(origin_to_wire).collect(),
     }
 }
 
 fn extent_to_wire(extent: &Extent, segments: &[SegmentId]) -> wire::Extent {
     let (records, max_timestamp) = (extent.records, extent.max_timestamp);
     match &extent.content {
-        Content::Batches(location) => wire::Extent {
+        Content::Batches(location) | Content::Merged(location) => wire::Extent {
             records,
             max_timestamp,
             segment: segments
@@ -209,14 +228,22 @@ fn extent_to_wire(extent: &Extent, segments: &[SegmentId]) -> wire::Extent {
             stored_bytes: location.stored_bytes,
             skip: location.skip,
             bytes: location.bytes,
-            marker: None,
+            is_merged: matches!(extent.content, Content::Merged(_)),
+            ..wire::Extent::default()
         },
+        Content::Gap => {
+            wire::Extent { records, max_timestamp, is_gap: true, ..wire::Extent::default() }
+        }
         Content::Marker(marker) => {
             let (producer, commits) = (Some(marker.producer.into()), marker.commits);
             let marker = Some(wire::Marker { producer, commits });
             wire::Extent { records, max_timestamp, marker, ..wire::Extent::default() }
         }
     }
+}
+
+fn origin_to_wire((until, topic): &(Offset, TopicId)) -> wire::Origin {
+    wire::Origin { until: until.0, topic: topic.as_bytes().to_vec() }
 }
 
 fn aborted_to_wire(aborted: &AbortedTransaction) -> wire::Aborted {
@@ -243,13 +270,18 @@ fn producer_to_wire((id, producer): (&ProducerId, &Producer)) -> wire::Producer 
 }
 
 fn decode(snapshot: wire::Snapshot) -> Result<State, CodecError> {
-    let segments = segments(snapshot.segments, snapshot.unreferenced)?;
+    let mut segments = segments(snapshot.segments, snapshot.unreferenced)?;
+    segments.horizon = Lsn::new(snapshot.horizon);
     let ids: Vec<SegmentId> = segments.referenced.keys().copied().collect();
     let mut topics = Topics::default();
     for stored in snapshot.topics {
         topics.insert(topic(stored, &ids)?);
     }
     topics.count_partitions();
+    for stored in snapshot.deleted {
+        let topic = topic(stored.topic.ok_or(CodecError::Field("deleted"))?, &ids)?;
+        topics.keep(topic, Lsn::new(stored.since), stored.since_ms);
+    }
     topics.changed = Lsn::new(snapshot.topics_changed);
     topics.purge_producers_at = snapshot.purge_producers_at;
     let mut transactions = transactions::from_wire(snapshot.transactions, &mut topics)?;
@@ -321,8 +353,13 @@ fn segments(
     let mut segments = Segments::default();
     for stored in referenced {
         let id = stored.id.ok_or(CodecError::Field("segment"))?.into();
-        let refs = SegmentRefs { bytes: stored.bytes, references: stored.references };
-        segments.referenced.insert(id, refs);
+        let refs = SegmentRefs {
+            bytes: stored.bytes,
+            references: stored.references,
+            level: u8::try_from(stored.level).map_err(|_| CodecError::Field("level"))?,
+            inline: stored.inline,
+        };
+        segments.insert(id, refs);
     }
     for stored in unreferenced {
         let id = stored.id.ok_or(CodecError::Field("segment"))?.into();
@@ -370,6 +407,10 @@ fn partition(stored: wire::Partition, segments: &[SegmentId]) -> Result<Partitio
     if !partition.begins_in_its_first_extent() {
         return Err(CodecError::Field("log_start"));
     }
+    partition.cleaned = Offset(stored.cleaned);
+    for origin in stored.origins {
+        partition.origins.push_back((Offset(origin.until), topic_id(&origin.topic)?));
+    }
     let aborted = stored.aborted.into_iter().map(|it| AbortedTransaction {
         producer: ProducerId(it.producer),
         first: Offset(it.first),
@@ -392,14 +433,18 @@ fn content(stored: &wire::Extent, segments: &[SegmentId]) -> Result<Content, Cod
         let producer = producer_from_wire(marker.producer)?;
         return Ok(Content::Marker(Marker { producer, commits: marker.commits }));
     }
+    if stored.is_gap {
+        return Ok(Content::Gap);
+    }
     let index = usize::try_from(stored.segment).map_err(|_| CodecError::Field("segment"))?;
-    Ok(Content::Batches(Location {
+    let location = Location {
         segment: *segments.get(index).ok_or(CodecError::Field("segment"))?,
         position: stored.position,
         stored_bytes: stored.stored_bytes,
         skip: stored.skip,
         bytes: stored.bytes,
-    }))
+    };
+    Ok(if stored.is_merged { Content::Merged(location) } else { Content::Batches(location) })
 }
 
 fn producer(stored: wire::Producer) -> Result<(ProducerId, Producer), CodecError> {

@@ -22,8 +22,10 @@ mod commit;
 pub mod configs;
 pub mod groups;
 mod halt;
+pub mod life;
 pub mod partition;
 pub mod producers;
+pub mod retention;
 pub mod segments;
 pub mod topics;
 pub mod transactions;
@@ -175,7 +177,15 @@ impl State {
                     topics.create(*topic, name, *partitions, replicas, configs)
                 }))
             }
+            Command::BranchTopic { topic, name, replication_factor, configs, branch } => {
+                let replicas = *replication_factor;
+                done(self.branch_topic(*topic, name, replicas, configs, branch))
+            }
             Command::DeleteTopic { topic } => done(self.delete_topic(*topic, touched)),
+            Command::PurgeTopics { topics } => {
+                self.purge_topics(topics);
+                Outcome::Done
+            }
             Command::CreatePartitions { topic, total } => {
                 done(self.change_topics(|topics| topics.add_partitions(*topic, *total)))
             }
@@ -184,6 +194,24 @@ impl State {
             }
             Command::CommitSegment { segment, bytes, runs } => {
                 self.commit_segment(*segment, *bytes, runs, touched)
+            }
+            Command::CommitInline { segment, content, runs } => {
+                self.commit_inline(*segment, content, runs, touched)
+            }
+            Command::ReplaceExtents { segment, bytes, level, replacements } => {
+                self.replace_extents(*segment, *bytes, *level, replacements)
+            }
+            Command::RaiseHorizon { to } => {
+                self.segments.raise_horizon((*to).min(self.applied));
+                Outcome::Done
+            }
+            Command::ForgetSegments { segments } => {
+                self.segments.forget(segments);
+                Outcome::Done
+            }
+            Command::ExpireRecords { partitions } => {
+                self.expire_records(partitions, touched);
+                Outcome::Done
             }
             Command::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
             Command::CommitOffsets { group, committer, retention_ms, offsets, .. } => {
@@ -276,23 +304,6 @@ impl State {
         let done = change(&mut self.topics)?;
         self.topics.changed = self.applied;
         Ok(done)
-    }
-
-    fn delete_topic(
-        &mut self,
-        topic: TopicId,
-        touched: &mut Vec<TopicPartition>,
-    ) -> Result<(), Rejection> {
-        let gone = self.change_topics(|topics| topics.delete(topic))?;
-        for (index, partition) in (0..).zip(&gone.partitions) {
-            touched.push(TopicPartition { topic, partition: index });
-            for segment in partition.extents.iter().filter_map(Extent::segment) {
-                self.segments.release(segment, self.applied);
-            }
-        }
-        self.groups.forget_topic(topic);
-        self.transactions.forget_topic(topic);
-        Ok(())
     }
 
     fn allocate_producer_ids(&mut self, count: u32) -> Outcome {

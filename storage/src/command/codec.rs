@@ -3,8 +3,7 @@
 //! Tags are never used twice. A field that this release does not know is skipped; a *command* it
 //! does not know is an error, and a broker that meets it stops: it is proposed only after the
 //! feature level was raised past what this release knows. Tags 21 to 29 of `Command` are reserved
-//! for transactions, 30 to 39 for merging and branching, 41 to 49 for groups; tag 5 of `Run` is
-//! where inline bytes will stand.
+//! for transactions, 34 to 39 for the life of data, 41 to 49 for groups.
 
 use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
@@ -22,6 +21,7 @@ use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
 pub(crate) mod groups;
+mod life;
 pub(crate) mod transactions;
 pub(crate) mod wire;
 
@@ -219,6 +219,26 @@ impl From<&Command> for wire::Command {
                     configs: configs.clone(),
                 })
             }
+            Command::BranchTopic { topic, name, replication_factor, configs, branch } => {
+                let replicas = *replication_factor;
+                Self::BranchTopic(life::branch_to_wire(*topic, name, replicas, configs, branch))
+            }
+            Command::PurgeTopics { topics } => Self::PurgeTopics(wire::PurgeTopics {
+                topics: topics.iter().map(|topic| topic.as_bytes().to_vec()).collect(),
+            }),
+            Command::CommitInline { segment, content, runs } => {
+                Self::CommitInline(life::inline_to_wire(*segment, content, runs))
+            }
+            Command::ReplaceExtents { segment, bytes, level, replacements } => {
+                Self::ReplaceExtents(life::replace_to_wire(*segment, *bytes, *level, replacements))
+            }
+            Command::RaiseHorizon { to } => Self::RaiseHorizon(wire::RaiseHorizon { to: to.get() }),
+            Command::ForgetSegments { segments } => Self::ForgetSegments(wire::ForgetSegments {
+                segments: segments.iter().map(|segment| (*segment).into()).collect(),
+            }),
+            Command::ExpireRecords { partitions } => {
+                Self::ExpireRecords(life::expire_to_wire(partitions))
+            }
             Command::DeleteTopic { topic } => {
                 Self::DeleteTopic(wire::DeleteTopic { topic: topic.as_bytes().to_vec() })
             }
@@ -258,19 +278,13 @@ impl From<&Command> for wire::Command {
                 Self::ChangeGroup(groups::to_wire(group, *office, *revision, change))
             }
             Command::DeleteRecords { partition, before } => {
-                Self::DeleteRecords(delete_records(*partition, *before))
+                Self::DeleteRecords(life::delete_to_wire(*partition, *before))
             }
             Command::ChangeTransaction { transactional_id, change } => {
                 Self::ChangeTransaction(transactions::to_wire(transactional_id, change))
             }
         }
     }
-}
-
-fn delete_records(partition: TopicPartition, before: Option<Offset>) -> wire::DeleteRecords {
-    let TopicPartition { topic, partition } = partition;
-    let topic = topic.as_bytes().to_vec();
-    wire::DeleteRecords { topic, partition, before: before.map(|offset| offset.0) }
 }
 
 impl From<&ConfigResource> for wire::ConfigResource {
@@ -373,6 +387,17 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
                 .map_err(|_| CodecError::Field("replication_factor"))?,
             configs: create.configs,
         },
+        wire::Command::BranchTopic(branch) => life::branch_from_wire(branch)?,
+        wire::Command::PurgeTopics(purge) => Command::PurgeTopics {
+            topics: purge.topics.iter().map(|it| topic_id(it)).collect::<Result<_, _>>()?,
+        },
+        wire::Command::CommitInline(commit) => life::inline_from_wire(commit)?,
+        wire::Command::ReplaceExtents(replace) => life::replace_from_wire(replace)?,
+        wire::Command::RaiseHorizon(raise) => Command::RaiseHorizon { to: Lsn::new(raise.to) },
+        wire::Command::ForgetSegments(forget) => Command::ForgetSegments {
+            segments: forget.segments.into_iter().map(Into::into).collect(),
+        },
+        wire::Command::ExpireRecords(expire) => life::expire_from_wire(expire)?,
         wire::Command::DeleteTopic(delete) => {
             Command::DeleteTopic { topic: topic_id(&delete.topic)? }
         }

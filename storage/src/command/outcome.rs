@@ -3,6 +3,7 @@
 use odradek_protocol::id::{NodeId, Offset, PartitionIndex, ProducerId, TopicId};
 
 use super::{CommandId, Incarnation, ProducerIdAndEpoch};
+use crate::lsn::Lsn;
 
 /// What applying a command did. The same on every broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Outcome {
     GroupChanged(u64),
     /// The partition begins here now.
     RecordsDeleted(Offset),
+    /// What became of each replacement: extents were replaced, or why not.
+    ExtentsReplaced(Vec<Result<(), Rejection>>),
     /// The transactional id has this producer id and epoch now.
     Producer(ProducerIdAndEpoch),
     /// Nothing was changed, and why.
@@ -199,6 +202,22 @@ pub enum Rejection {
         first: Offset,
         /// The high watermark.
         last: Offset,
+    },
+    /// The segment was begun too long ago: it may have been deleted.
+    #[error("a segment that was begun at {began}, before the horizon {horizon}")]
+    SegmentTooOld {
+        /// When it was begun.
+        began: Lsn,
+        /// When it would have had to be.
+        horizon: Lsn,
+    },
+    /// Extents are not as they were when they were rewritten.
+    #[error("the extents from {from} to {to} have changed")]
+    ExtentsChanged {
+        /// Where they began.
+        from: Offset,
+        /// Where they ended.
+        to: Offset,
     },
     /// No sense in it.
     #[error("malformed command: {0}")]

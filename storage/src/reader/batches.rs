@@ -28,6 +28,8 @@ pub(super) struct PlacedBatch {
     pub(super) max_timestamp: i64,
     /// As its producer sent it.
     pub(super) bytes: Bytes,
+    /// Whether it is the end of a transaction.
+    pub(super) is_control: bool,
 }
 
 impl PlacedBatch {
@@ -140,8 +142,11 @@ fn control_batch(extent: &Extent, marker: &Marker) -> ControlBatch {
 /// Walks the batches of an extent.
 pub(super) struct Batches {
     rest: Bytes,
+    /// Where the next batch begins, or behind it if it says itself where it begins.
     next: Offset,
     end: Offset,
+    /// Whether batches say themselves where they begin.
+    is_merged: bool,
 }
 
 impl Batches {
@@ -151,19 +156,34 @@ impl Batches {
         blocks: &BTreeMap<BlockKey, BlockRead>,
     ) -> Result<Self, FetchError> {
         let rest = match &extent.content {
-            Content::Batches(location) => slice(location, blocks::content(blocks, location)?),
+            Content::Batches(location) | Content::Merged(location) => {
+                slice(location, blocks::content(blocks, location)?)
+            }
             Content::Marker(marker) => control_batch(extent, marker).to_bytes(),
+            Content::Gap => Bytes::new(),
         };
-        Ok(Self { rest, next: extent.base, end: extent.end() })
+        Ok(Self::walk(extent, rest))
+    }
+
+    /// The batches of an extent, which are these bytes.
+    fn walk(extent: &Extent, rest: Bytes) -> Self {
+        let is_merged = matches!(extent.content, Content::Merged(_) | Content::Gap);
+        Self { rest, next: extent.base, end: extent.end(), is_merged }
     }
 
     fn take(&mut self) -> Option<PlacedBatch> {
         let (batch, rest) = RecordBatch::split_first(&self.rest)?;
         self.rest = rest;
-        let (base, records) = (self.next, batch.offsets());
+        let base = if self.is_merged { Offset(batch.base_offset()) } else { self.next };
+        let records = batch.offsets();
+        if base < self.next {
+            return None;
+        }
         self.next = base.advanced_by(records);
         let max_timestamp = batch.max_timestamp();
-        Some(PlacedBatch { base, records, max_timestamp, bytes: batch.bytes().clone() })
+        let is_control = batch.is_control();
+        let bytes = batch.bytes().clone();
+        Some(PlacedBatch { base, records, max_timestamp, bytes, is_control })
     }
 }
 
@@ -173,10 +193,16 @@ impl Iterator for Batches {
     /// The block was checked as a whole, so batches that don't add up to what the state says were
     /// never the ones that were committed.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next == self.end && self.rest.is_empty() {
+        // What lies behind the end belongs to the topic that this one was branched from.
+        if self.next == self.end || (self.is_merged && self.rest.is_empty()) {
             return None;
         }
-        let batch = self.take().filter(|batch| batch.end() <= self.end);
+        let batch = self.take();
+        if self.is_merged && batch.as_ref().is_some_and(|batch| batch.base >= self.end) {
+            self.next = self.end;
+            return None;
+        }
+        let batch = batch.filter(|batch| batch.end() <= self.end);
         if batch.is_none() {
             // Said once.
             self.rest = Bytes::new();

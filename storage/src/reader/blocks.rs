@@ -22,7 +22,8 @@ use xxhash_rust::xxh3::Xxh3Builder;
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
 use crate::segment::{SegmentId, open_block};
-use crate::state::partition::Location;
+use crate::state::State;
+use crate::state::partition::{Extent, Location, Partition};
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,11 +33,41 @@ pub(super) struct BlockKey {
 }
 
 /// A block that somebody wants to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wanted {
     key: BlockKey,
-    partition: TopicPartition,
+    /// Who stands in its header.
+    owner: TopicPartition,
     stored_bytes: u32,
+    /// The object, if the state holds it itself.
+    inline: Option<Bytes>,
+}
+
+/// An extent, with the block that it lies in.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    /// The extent.
+    pub(super) extent: Extent,
+    /// The block; none if there is none to read.
+    pub(super) wanted: Option<Wanted>,
+}
+
+impl Located {
+    /// Says where an extent of `partition`, which is called `own`, lies.
+    pub(super) fn of(
+        state: &State,
+        own: TopicPartition,
+        partition: &Partition,
+        extent: &Extent,
+    ) -> Self {
+        let wanted = extent.location().map(|location| Wanted {
+            key: BlockKey { segment: location.segment, position: location.position },
+            owner: partition.owner(own, extent.base),
+            stored_bytes: location.stored_bytes,
+            inline: state.segments().inline(location.segment).cloned(),
+        });
+        Self { extent: *extent, wanted }
+    }
 }
 
 /// The content of a block, or why it can't be had.
@@ -69,11 +100,6 @@ impl Weighter<BlockKey, Bytes> for ByBytes {
 }
 
 impl Wanted {
-    pub(super) fn new(partition: TopicPartition, location: &Location) -> Self {
-        let key = BlockKey { segment: location.segment, position: location.position };
-        Self { key, partition, stored_bytes: location.stored_bytes }
-    }
-
     fn end(&self) -> u64 {
         self.key.position.saturating_add(u64::from(self.stored_bytes))
     }
@@ -125,7 +151,16 @@ impl Blocks {
                 loaded.insert(block.key, Ok(content));
                 false
             }
-            None => true,
+            None => match &block.inline {
+                Some(object) => {
+                    let read = open_one(block, 0, object).inspect_err(|error| {
+                        tracing::error!(segment = %block.key.segment, error, "block can't be read");
+                    });
+                    loaded.insert(block.key, read);
+                    false
+                }
+                None => true,
+            },
         });
         if wanted.is_empty() {
             return loaded;
@@ -146,7 +181,7 @@ impl Blocks {
         for block in wanted {
             match flights.get(&block.key) {
                 Some(flight) => boarded.push(flight.clone()),
-                None => rest.push(*block),
+                None => rest.push(block.clone()),
             }
         }
         for group in self.inner.group(&rest) {
@@ -196,8 +231,8 @@ impl Inner {
                         && block.end() - first.key.position <= self.config.range_bytes_max
                 });
             match groups.last_mut() {
-                Some(group) if joins => group.push(*block),
-                _ => groups.push(vec![*block]),
+                Some(group) if joins => group.push(block.clone()),
+                _ => groups.push(vec![block.clone()]),
             }
         }
         groups
@@ -250,17 +285,19 @@ impl Inner {
 
 /// Cuts the bytes of a range, which begins at `start`, into the blocks of a group.
 fn open(group: &[Wanted], start: u64, bytes: &Bytes) -> BTreeMap<BlockKey, BlockRead> {
-    let cut = |block: &Wanted| {
-        let from = usize::try_from(block.key.position - start).ok()?;
-        let to = usize::try_from(block.end() - start).ok()?;
-        (to <= bytes.len()).then(|| bytes.slice(from..to))
-    };
-    let open = |block: &Wanted| {
-        let stored = cut(block).ok_or("segment is shorter than the log says")?;
-        open_block(block.key.segment, block.partition, block.key.position, &stored)
-            .map_err(|error| error.to_string())
-    };
-    group.iter().map(|block| (block.key, open(block))).collect()
+    group.iter().map(|block| (block.key, open_one(block, start, bytes))).collect()
+}
+
+/// Opens a block of bytes that begin at `start` in its segment.
+fn open_one(block: &Wanted, start: u64, bytes: &Bytes) -> BlockRead {
+    let from = usize::try_from(block.key.position - start).unwrap_or(usize::MAX);
+    let to = usize::try_from(block.end() - start).unwrap_or(usize::MAX);
+    if to > bytes.len() {
+        return Err("segment is shorter than the log says".to_owned());
+    }
+    let stored = bytes.slice(from..to);
+    open_block(block.key.segment, block.owner, block.key.position, &stored)
+        .map_err(|error| error.to_string())
 }
 
 impl fmt::Debug for Blocks {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use odradek_protocol::id::{Offset, TopicPartition};
 
 use super::batches::{Batches, PlacedBatch, Unreadable};
-use super::blocks::Wanted;
+use super::blocks::Located;
 use super::{FetchError, Isolation, Reader, Watermarks};
 use crate::state::partition::{Extent, Partition};
 
@@ -27,8 +27,11 @@ pub struct TimestampOffset {
 struct Candidates {
     /// What of the partition may be seen: records below are gone, those behind are not stable.
     visible: Range<Offset>,
-    extents: Vec<Extent>,
+    extents: Vec<Located>,
 }
+
+/// Says where an extent lies.
+type Locate<'a> = dyn Fn(&Extent) -> Located + 'a;
 
 /// Extents with something visible, without the markers: those are no records that anybody asks for.
 fn with_records<'a>(
@@ -48,17 +51,17 @@ impl Reader {
         timestamp_ms: i64,
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
-        let late_enough = |it: &Partition, visible: Range<Offset>| {
+        let late_enough = |it: &Partition, visible: Range<Offset>, locate: &Locate<'_>| {
             let extents = with_records(it, &visible);
             let extents = extents.filter(|extent| extent.max_timestamp >= timestamp_ms);
             // Of the first extent the part that is late enough may be gone, and of the last it may
             // not be stable.
-            let extents = extents.take(2).copied().collect();
+            let extents = extents.take(2).map(|it| locate(it)).collect();
             Candidates { visible, extents }
         };
         let Candidates { visible, extents } = self.look(partition, isolation, late_enough)?;
         for extent in extents {
-            let found = self.search(partition, extent, timestamp_ms, &visible).await?;
+            let found = self.search(&extent, timestamp_ms, &visible).await?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -73,7 +76,7 @@ impl Reader {
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
         // The first and the last may be cut: what to is known when they were read.
-        let latest = |it: &Partition, visible: Range<Offset>| {
+        let latest = |it: &Partition, visible: Range<Offset>, locate: &Locate<'_>| {
             let is_whole = |it: &Extent| it.base >= visible.start && it.end() <= visible.end;
             let (mut whole, mut cut) = (None::<Extent>, Vec::new());
             for extent in with_records(it, &visible) {
@@ -81,21 +84,20 @@ impl Reader {
                 match is_whole(extent) {
                     true if is_later => whole = Some(*extent),
                     true => {}
-                    false => cut.push(*extent),
+                    false => cut.push(locate(extent)),
                 }
             }
-            (visible, whole, cut)
+            (visible, whole.map(|whole| locate(&whole)), cut)
         };
         let (visible, whole, cut) = self.look(partition, isolation, latest)?;
         let mut latest = None;
         if let Some(extent) = whole {
-            latest = self.search(partition, extent, extent.max_timestamp, &visible).await?;
+            latest = self.search(&extent, extent.extent.max_timestamp, &visible).await?;
         }
         for extent in cut {
-            let has_a_chance = latest.is_none_or(|it| extent.max_timestamp >= it.timestamp_ms);
-            if has_a_chance
-                && let Some(found) = self.latest_from(partition, extent, &visible).await?
-            {
+            let max_timestamp = extent.extent.max_timestamp;
+            let has_a_chance = latest.is_none_or(|it| max_timestamp >= it.timestamp_ms);
+            if has_a_chance && let Some(found) = self.latest_from(&extent, &visible).await? {
                 let is_first = |it: TimestampOffset| {
                     (found.timestamp_ms, it.offset) > (it.timestamp_ms, found.offset)
                 };
@@ -109,39 +111,38 @@ impl Reader {
         &self,
         partition: TopicPartition,
         isolation: Isolation,
-        find: impl FnOnce(&Partition, Range<Offset>) -> T,
+        find: impl FnOnce(&Partition, Range<Offset>, &Locate<'_>) -> T,
     ) -> Result<T, FetchError> {
         self.machine.read(|state| {
             let found =
                 state.partition(partition).ok_or(FetchError::UnknownPartition(partition))?;
-            Ok(find(found, found.log_start..Watermarks::of(found).limit(isolation)))
+            let visible = found.log_start..Watermarks::of(found).limit(isolation);
+            Ok(find(found, visible, &|extent| Located::of(state, partition, found, extent)))
         })
     }
 
     /// The batches of an extent that may be seen, if only in part.
     async fn batches_from(
         &self,
-        partition: TopicPartition,
-        extent: Extent,
+        located: &Located,
         visible: &Range<Offset>,
     ) -> Result<impl Iterator<Item = Result<PlacedBatch, FetchError>>, FetchError> {
-        let wanted = extent.location().map(|location| Wanted::new(partition, location));
-        let read = self.blocks.load(wanted.into_iter().collect()).await;
-        let batches = Batches::of(&extent, &read)?;
+        let read = self.blocks.load(located.wanted.iter().cloned().collect()).await;
+        let batches = Batches::of(&located.extent, &read)?;
         let Range { start, end } = *visible;
-        let is_seen = move |batch: &PlacedBatch| batch.end() > start && batch.base < end;
+        let is_seen =
+            move |batch: &PlacedBatch| batch.end() > start && batch.base < end && !batch.is_control;
         Ok(batches.filter(move |it| it.as_ref().map_or(true, is_seen)))
     }
 
     async fn search(
         &self,
-        partition: TopicPartition,
-        extent: Extent,
+        located: &Located,
         timestamp_ms: i64,
         visible: &Range<Offset>,
     ) -> Result<Option<TimestampOffset>, FetchError> {
         let log_start = visible.start;
-        for batch in self.batches_from(partition, extent, visible).await? {
+        for batch in self.batches_from(located, visible).await? {
             let batch = batch?;
             if batch.max_timestamp < timestamp_ms {
                 continue;
@@ -159,13 +160,12 @@ impl Reader {
     /// The first of the records with the largest timestamp of an extent that was cut.
     async fn latest_from(
         &self,
-        partition: TopicPartition,
-        extent: Extent,
+        located: &Located,
         visible: &Range<Offset>,
     ) -> Result<Option<TimestampOffset>, FetchError> {
         let log_start = visible.start;
         let mut latest: Option<TimestampOffset> = None;
-        for batch in self.batches_from(partition, extent, visible).await? {
+        for batch in self.batches_from(located, visible).await? {
             let batch = batch?;
             let is_later = |ms: i64| latest.is_none_or(|latest| ms > latest.timestamp_ms);
             if !is_later(batch.max_timestamp) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::command::codec::wire::{Endpoint, ProducerIdAndEpoch, RegisterBroker, SegmentId};
 
 mod groups;
@@ -66,6 +68,20 @@ pub(crate) struct Snapshot {
     pub purge_transactions_at: u64,
     #[prost(uint64, tag = "27")]
     pub purge_producers_at: u64,
+    #[prost(uint64, tag = "28")]
+    pub horizon: u64,
+    #[prost(message, repeated, tag = "29")]
+    pub deleted: Vec<Deleted>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Deleted {
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<Topic>,
+    #[prost(uint64, tag = "2")]
+    pub since: u64,
+    #[prost(int64, tag = "3")]
+    pub since_ms: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -120,6 +136,10 @@ pub(crate) struct Segment {
     pub references: u64,
     #[prost(uint64, tag = "4")]
     pub since: u64,
+    #[prost(uint32, tag = "5")]
+    pub level: u32,
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    pub inline: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -150,6 +170,18 @@ pub(crate) struct Partition {
     pub producers: Vec<Producer>,
     #[prost(message, repeated, tag = "7")]
     pub aborted: Vec<Aborted>,
+    #[prost(int64, tag = "8")]
+    pub cleaned: i64,
+    #[prost(message, repeated, tag = "9")]
+    pub origins: Vec<Origin>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Origin {
+    #[prost(int64, tag = "1")]
+    pub until: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub topic: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -158,7 +190,7 @@ pub(crate) struct Extent {
     pub records: u32,
     #[prost(sint64, tag = "2")]
     pub max_timestamp: i64,
-    /// Index into the snapshot's segments. Tag 8 is kept for inline bytes.
+    /// Index into the snapshot's segments.
     #[prost(uint32, tag = "3")]
     pub segment: u32,
     #[prost(uint64, tag = "4")]
@@ -172,6 +204,11 @@ pub(crate) struct Extent {
     /// In place of all but records and timestamp, if it is one.
     #[prost(message, optional, tag = "9")]
     pub marker: Option<Marker>,
+    #[prost(bool, tag = "10")]
+    pub is_merged: bool,
+    /// In place of all but records, if nothing is left.
+    #[prost(bool, tag = "11")]
+    pub is_gap: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

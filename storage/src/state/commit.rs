@@ -1,5 +1,6 @@
 //! Committing a segment: where batches get their offsets.
 
+use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
 
 use super::State;
@@ -18,9 +19,38 @@ impl State {
         runs: &[Run],
         touched: &mut Vec<TopicPartition>,
     ) -> Outcome {
-        if self.segments.bytes_of(segment).is_some_and(|known| known != bytes) {
-            return Outcome::Rejected(Rejection::Malformed("a segment has one length"));
+        if let Err(rejection) = self.segments.admit(segment, bytes) {
+            return Outcome::Rejected(rejection);
         }
+        let (outcomes, references) = self.commit_runs(segment, bytes, runs, touched);
+        self.segments.commit(segment, bytes, 0, references, self.applied);
+        Outcome::SegmentCommitted(outcomes)
+    }
+
+    pub(super) fn commit_inline(
+        &mut self,
+        segment: SegmentId,
+        content: &Bytes,
+        runs: &[Run],
+        touched: &mut Vec<TopicPartition>,
+    ) -> Outcome {
+        if self.segments.is_known(segment) {
+            return Outcome::Rejected(Rejection::Malformed("a segment is committed inline once"));
+        }
+        let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        let (outcomes, references) = self.commit_runs(segment, bytes, runs, touched);
+        self.segments.commit_inline(segment, content.clone(), references);
+        Outcome::SegmentCommitted(outcomes)
+    }
+
+    /// Commits the runs, and returns also how many extents lie in the segment now.
+    fn commit_runs(
+        &mut self,
+        segment: SegmentId,
+        bytes: u64,
+        runs: &[Run],
+        touched: &mut Vec<TopicPartition>,
+    ) -> (Vec<RunOutcome>, u64) {
         let mut added = Added::default();
         let mut outcomes = Vec::with_capacity(runs.len());
         for run in runs {
@@ -30,12 +60,11 @@ impl State {
             }
             outcomes.push(outcome);
         }
-        self.segments.commit(segment, bytes, added.references, self.applied);
         if added.producers > 0 {
             let kept_ms = self.configs.producer_expiration_ms();
             self.topics.add_producers(added.producers, self.log_time_ms, kept_ms);
         }
-        Outcome::SegmentCommitted(outcomes)
+        (outcomes, added.references)
     }
 
     fn commit_run(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use odradek_protocol::id::{Offset, ProducerId};
+use odradek_protocol::id::{Offset, ProducerId, TopicId};
 use odradek_protocol::record::MARKER_BYTES;
 
 use super::producers::Producers;
@@ -10,6 +10,8 @@ use crate::check;
 use crate::command::{ProducerIdAndEpoch, Rejection};
 use crate::invariant::InvariantId;
 use crate::segment::SegmentId;
+
+mod rewriting;
 
 /// One partition of a topic.
 ///
@@ -36,16 +38,22 @@ pub struct Partition {
     pub(crate) open: BTreeMap<Offset, ProducerId>,
     /// Transactions that had records here and were aborted, in order of their ends.
     pub(crate) aborted: VecDeque<AbortedTransaction>,
+    /// Compaction by key is done below this offset.
+    pub(crate) cleaned: Offset,
+    /// Of a branch: topics that records came from, in order. Up to the offset, which is where the
+    /// next one begins, blocks belong to that topic.
+    pub(crate) origins: VecDeque<(Offset, TopicId)>,
 }
 
-/// One or more batches of one partition, contiguous in one block of one segment; or a marker.
+/// One or more batches of one partition, contiguous in one block of one segment; or a marker; or
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Offset of the first record.
     pub base: Offset,
     /// Offsets it takes.
     pub records: u32,
-    /// Largest timestamp in it, in milliseconds since the Unix epoch.
+    /// Largest timestamp in it, in milliseconds since the Unix epoch; -1 if nothing in it has one.
     pub max_timestamp: i64,
     /// What it holds.
     pub content: Content,
@@ -54,11 +62,17 @@ pub struct Extent {
 /// What an extent holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Batches, which lie here.
+    /// Batches, which lie here as their producers sent them: the first has the extent's first
+    /// offset, each of the others begins where the one before ends.
     Batches(Location),
+    /// Batches that were merged, and lie here with their own offsets: control batches are among
+    /// them, and where compaction has left nothing there are holes between them.
+    Merged(Location),
     /// The end of a transaction. There is no object behind it: the control batch is made when it is
     /// read.
     Marker(Marker),
+    /// Nothing is left of what was here.
+    Gap,
 }
 
 /// Where the bytes of an extent are.
@@ -111,16 +125,17 @@ impl Extent {
     /// Bytes that a consumer is sent for it.
     pub fn bytes(&self) -> u32 {
         match &self.content {
-            Content::Batches(location) => location.bytes,
+            Content::Batches(location) | Content::Merged(location) => location.bytes,
             Content::Marker(_) => MARKER_BYTES,
+            Content::Gap => 0,
         }
     }
 
     /// Where it lies, if it has an object behind it.
     pub fn location(&self) -> Option<&Location> {
         match &self.content {
-            Content::Batches(location) => Some(location),
-            Content::Marker(_) => None,
+            Content::Batches(location) | Content::Merged(location) => Some(location),
+            Content::Marker(_) | Content::Gap => None,
         }
     }
 
@@ -199,8 +214,7 @@ impl Partition {
             return Err(Rejection::OffsetOutOfRange { offset: before, first, last });
         }
         self.log_start = before.max(first);
-        let gone = self.extents.partition_point(|extent| extent.end() <= self.log_start);
-        let gone = self.extents.drain(..gone).collect();
+        let gone = self.drop_below_log_start();
         let forgotten = self.aborted.partition_point(|it| it.last < self.log_start);
         self.aborted.drain(..forgotten);
         check!(
@@ -211,6 +225,16 @@ impl Partition {
             self.extents.front()
         );
         Ok(gone)
+    }
+
+    /// Drops the extents that end at the log start offset or before it, and returns them.
+    pub(super) fn drop_below_log_start(&mut self) -> Vec<Extent> {
+        let gone = self.extents.partition_point(|extent| extent.end() <= self.log_start);
+        let gone = self.extents.drain(..gone).collect();
+        let first = self.extents.front().map_or(self.high_watermark, |extent| extent.base);
+        let past = self.origins.partition_point(|(until, _)| *until <= first);
+        self.origins.drain(..past);
+        gone
     }
 
     /// Adds records at the end.

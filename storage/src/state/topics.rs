@@ -1,4 +1,4 @@
-//! Topics: names, ids, partitions, configs.
+//! Topics: names, ids, partitions, configs; and those that were deleted lately.
 //!
 //! A name means at most one living topic; an id means one topic for ever. Which names and configs
 //! are legal is decided before a command is proposed; here only what needs the order of the log is.
@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use odradek_protocol::id::{TopicId, TopicPartition};
 
 use super::configs::apply_changes;
+use super::life::Deleted;
 use super::partition::Partition;
 use crate::command::{ConfigChange, Rejection};
 use crate::lsn::Lsn;
@@ -52,6 +53,7 @@ impl Topic {
 pub struct Topics {
     pub(crate) by_id: BTreeMap<TopicId, Topic>,
     pub(crate) ids: BTreeMap<String, TopicId>,
+    pub(crate) deleted: BTreeMap<TopicId, Deleted>,
     partitions_total: u64,
     /// Producers that partitions remember, one in each partition that it wrote to.
     producers_total: u64,
@@ -67,6 +69,7 @@ impl Default for Topics {
         Self {
             by_id: BTreeMap::new(),
             ids: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             partitions_total: 0,
             producers_total: 0,
             purge_producers_at: PURGE_AT_MIN,
@@ -135,7 +138,8 @@ impl Topics {
         if let Some(existing) = self.ids.get(name) {
             return Err(Rejection::TopicExists { name: name.to_owned(), existing: *existing });
         }
-        if self.by_id.contains_key(&id) || id == TopicId::NIL {
+        let is_used = self.by_id.contains_key(&id) || self.deleted.contains_key(&id);
+        if is_used || id == TopicId::NIL {
             return Err(Rejection::TopicIdInUse(id));
         }
         if partitions == 0 || name.is_empty() {
@@ -201,6 +205,11 @@ impl Topics {
         self.partitions_total -= u64::try_from(topic.partitions.len()).unwrap_or(u64::MAX);
         self.producers_total -= topic.producers();
         Ok(topic)
+    }
+
+    /// Keeps a topic that was deleted until it is purged.
+    pub(crate) fn keep(&mut self, topic: Topic, since: Lsn, since_ms: i64) {
+        self.deleted.insert(topic.id, Deleted { topic, since, since_ms });
     }
 
     pub(crate) fn add_partitions(&mut self, id: TopicId, total: u32) -> Result<(), Rejection> {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 mod groups;
+mod life;
 mod transactions;
 
 pub(crate) use groups::*;
+pub(crate) use life::*;
 pub(crate) use transactions::*;
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,7 +54,8 @@ pub(crate) struct Proposal {
     pub id: Option<CommandId>,
     #[prost(
         oneof = "Command",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 40"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, \
+                33, 40"
     )]
     pub command: Option<Command>,
 }
@@ -89,8 +92,22 @@ pub(crate) enum Command {
     ClaimStore(ClaimStore),
     #[prost(message, tag = "16")]
     DeleteRecords(DeleteRecords),
+    #[prost(message, tag = "17")]
+    RaiseHorizon(RaiseHorizon),
+    #[prost(message, tag = "18")]
+    ForgetSegments(ForgetSegments),
+    #[prost(message, tag = "19")]
+    CommitInline(CommitInline),
     #[prost(message, tag = "20")]
     ChangeTransaction(ChangeTransaction),
+    #[prost(message, tag = "30")]
+    ReplaceExtents(ReplaceExtents),
+    #[prost(message, tag = "31")]
+    BranchTopic(BranchTopic),
+    #[prost(message, tag = "32")]
+    ExpireRecords(ExpireRecords),
+    #[prost(message, tag = "33")]
+    PurgeTopics(PurgeTopics),
     #[prost(message, tag = "40")]
     ChangeGroup(ChangeGroup),
 }

@@ -238,6 +238,13 @@ impl Model {
                 self.alter(resource, *replace, changes)
             }
             Command::CommitSegment { segment, bytes, runs } => self.commit(*segment, *bytes, runs),
+            Command::BranchTopic { .. }
+            | Command::PurgeTopics { .. }
+            | Command::CommitInline { .. }
+            | Command::ReplaceExtents { .. }
+            | Command::RaiseHorizon { .. }
+            | Command::ForgetSegments { .. }
+            | Command::ExpireRecords { .. } => unreachable!("nobody proposes it"),
             Command::AllocateProducerIds { count } => {
                 let first = ProducerId(self.producer_ids);
                 self.producer_ids += i64::from(*count);

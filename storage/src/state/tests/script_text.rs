@@ -157,6 +157,13 @@ impl Names {
             Outcome::Producer(it) => writeln!(text, "lsn={lsn} producer={}/{}", it.id, it.epoch),
             Outcome::RecordsDeleted(first) => writeln!(text, "lsn={lsn} log_start={first}"),
             Outcome::Rejected(rejection) => writeln!(text, "lsn={lsn} rejected: {rejection}"),
+            Outcome::ExtentsReplaced(outcomes) => {
+                outcomes.iter().for_each(|outcome| match outcome {
+                    Ok(()) => writeln!(text, "lsn={lsn} replaced").unwrap(),
+                    Err(rejection) => writeln!(text, "lsn={lsn} rejected: {rejection}").unwrap(),
+                });
+                Ok(())
+            }
             Outcome::Repeated => writeln!(text, "lsn={lsn} repeated"),
             Outcome::SegmentCommitted(outcomes) => {
                 let Command::CommitSegment { runs, .. } = command else { panic!("{command:?}") };

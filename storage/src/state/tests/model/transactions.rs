@@ -225,7 +225,7 @@ impl ModelTransactions {
         });
         let markers = found.extents().filter_map(|extent| match extent.content {
             Content::Marker(it) => Some((extent.base.0, it.producer, it.commits)),
-            Content::Batches(_) => None,
+            Content::Batches(_) | Content::Merged(_) | Content::Gap => None,
         });
         assert_eq!(markers.collect::<Vec<_>>(), ends.collect::<Vec<_>>());
     }

@@ -1,0 +1,216 @@
+//! The life of data: extents replaced, topics branched, deleted and purged, records expired.
+
+use std::collections::BTreeMap;
+
+use odradek_protocol::id::{Offset, TopicId, TopicPartition};
+
+use super::State;
+use super::partition::{Content, Extent, Location, Partition};
+use super::topics::Topic;
+use crate::command::{Branch, NewExtent, Outcome, Rejection, Replacement};
+use crate::segment::SegmentId;
+
+impl State {
+    /// Puts extents of `segment` in the place of others. What has changed since they were rewritten
+    /// stays as it is; what nothing came in of waits to be swept.
+    pub(super) fn replace_extents(
+        &mut self,
+        segment: SegmentId,
+        bytes: u64,
+        level: u8,
+        replacements: &[Replacement],
+    ) -> Outcome {
+        if let Err(rejection) = self.segments.admit(segment, bytes) {
+            return Outcome::Rejected(rejection);
+        }
+        let mut references = 0;
+        let mut outcomes = Vec::with_capacity(replacements.len());
+        for replacement in replacements {
+            let replaced = self.replace(segment, bytes, replacement);
+            references += replaced.as_ref().copied().unwrap_or(0);
+            outcomes.push(replaced.map(drop));
+        }
+        if bytes > 0 {
+            self.segments.commit(segment, bytes, level, references, self.applied);
+        }
+        Outcome::ExtentsReplaced(outcomes)
+    }
+
+    /// Returns how many references there are more.
+    fn replace(
+        &mut self,
+        segment: SegmentId,
+        bytes: u64,
+        replacement: &Replacement,
+    ) -> Result<u64, Rejection> {
+        let Replacement { from, to, inputs, .. } = *replacement;
+        let partition = self.topics.partition_mut(replacement.partition)?;
+        let mut references = 0;
+        if !(from == to && replacement.extents.is_empty()) {
+            let extents = placed(segment, bytes, replacement)?;
+            let (come, gone) = partition.replace((from, to), inputs, extents)?;
+            references = come.iter().filter(|extent| extent.location().is_some()).map(|_| 1).sum();
+            for segment in gone.iter().filter_map(Extent::segment) {
+                self.segments.release(segment, self.applied);
+            }
+        }
+        if let Some(cleaned) = replacement.cleaned {
+            let partition = self.topics.partition_mut(replacement.partition)?;
+            let cleaned = cleaned.min(partition.last_stable_offset());
+            partition.cleaned = partition.cleaned.max(cleaned);
+        }
+        Ok(references)
+    }
+
+    /// Creates a topic that shares records with another.
+    pub(super) fn branch_topic(
+        &mut self,
+        topic: TopicId,
+        name: &str,
+        replication_factor: u16,
+        configs: &BTreeMap<String, String>,
+        branch: &Branch,
+    ) -> Result<(), Rejection> {
+        let partitions = self.branches(branch)?;
+        let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+        self.change_topics(|topics| {
+            topics.create(topic, name, count, replication_factor, configs)
+        })?;
+        for segment in partitions.iter().flat_map(segments) {
+            self.segments.share(segment);
+        }
+        if let Some(topic) = self.topics.by_id.get_mut(&topic) {
+            topic.partitions = partitions;
+        }
+        Ok(())
+    }
+
+    fn branches(&self, branch: &Branch) -> Result<Vec<Partition>, Rejection> {
+        let deleted = || self.topics.deleted.get(&branch.of).map(|deleted| &deleted.topic);
+        let parent = self.topics.get(branch.of).or_else(deleted);
+        let parent = parent.ok_or(Rejection::UnknownTopic(branch.of))?;
+        if branch.ends.len() != parent.partitions.len() {
+            return Err(Rejection::Malformed("a branch has as many partitions as its parent"));
+        }
+        let ends = branch.ends.iter().zip(&parent.partitions);
+        ends.map(|(end, partition)| {
+            partition.branch(parent.id, end.unwrap_or(partition.last_stable_offset()))
+        })
+        .collect()
+    }
+
+    /// Deletes a topic: its name is free, and what is stable in it is kept until it is purged.
+    pub(super) fn delete_topic(
+        &mut self,
+        id: TopicId,
+        touched: &mut Vec<TopicPartition>,
+    ) -> Result<(), Rejection> {
+        let mut topic = self.change_topics(|topics| topics.delete(id))?;
+        for (index, partition) in (0..).zip(&mut topic.partitions) {
+            touched.push(TopicPartition { topic: id, partition: index });
+            let stable = partition.last_stable_offset();
+            // There is a branch there.
+            let kept = partition.branch(id, stable).unwrap_or_default();
+            for segment in segments(&kept) {
+                self.segments.share(segment);
+            }
+            for segment in segments(partition) {
+                self.segments.release(segment, self.applied);
+            }
+            *partition = kept;
+        }
+        if topic.partitions.iter().any(|partition| !partition.extents.is_empty()) {
+            self.topics.keep(topic, self.applied, self.log_time_ms);
+        }
+        self.groups.forget_topic(id);
+        self.transactions.forget_topic(id);
+        Ok(())
+    }
+
+    /// Gives up what was kept of deleted topics.
+    pub(super) fn purge_topics(&mut self, topics: &[TopicId]) {
+        for topic in topics {
+            let Some(deleted) = self.topics.deleted.remove(topic) else { continue };
+            for segment in deleted.topic.partitions.iter().flat_map(segments) {
+                self.segments.release(segment, self.applied);
+            }
+        }
+    }
+
+    /// Lets go of what is due, up to these offsets.
+    pub(super) fn expire_records(
+        &mut self,
+        partitions: &[(TopicPartition, Offset)],
+        touched: &mut Vec<TopicPartition>,
+    ) {
+        for (at, before) in partitions {
+            let Some(topic) = self.topics.get(at.topic) else { continue };
+            let retention = self.retention(topic);
+            let now_ms = self.log_time_ms;
+            let Ok(partition) = self.topics.partition_mut(*at) else { continue };
+            let before = partition.due_before(&retention, now_ms).min(*before);
+            if before <= partition.log_start {
+                continue;
+            }
+            let Ok(gone) = partition.delete_records(Some(before)) else { continue };
+            touched.push(*at);
+            for segment in gone.iter().filter_map(Extent::segment) {
+                self.segments.release(segment, self.applied);
+            }
+        }
+    }
+
+    /// A topic that was deleted and is not purged, by id.
+    pub fn deleted_topics(&self) -> &BTreeMap<TopicId, Deleted> {
+        &self.topics.deleted
+    }
+}
+
+/// A topic that was deleted: a branch of it brings back what was in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// The topic, up to its last stable offsets.
+    pub topic: Topic,
+    /// The entry that deleted it.
+    pub since: crate::lsn::Lsn,
+    /// When that was, in milliseconds of log time.
+    pub since_ms: i64,
+}
+
+fn segments(partition: &Partition) -> impl Iterator<Item = SegmentId> {
+    partition.extents.iter().filter_map(Extent::segment)
+}
+
+/// The extents of a replacement, where they will be.
+fn placed(
+    segment: SegmentId,
+    segment_bytes: u64,
+    replacement: &Replacement,
+) -> Result<Vec<Extent>, Rejection> {
+    let mut next = replacement.from;
+    let mut extents = Vec::with_capacity(replacement.extents.len());
+    for NewExtent { records, max_timestamp, block } in replacement.extents.iter().copied() {
+        if records == 0 || replacement.to.0.checked_sub(next.0).is_none_or(|it| it < 0) {
+            return Err(Rejection::Malformed("a new extent is empty, or lies too far behind"));
+        }
+        let content = match block {
+            None => Content::Gap,
+            Some(block) => {
+                let end = block.position.checked_add(u64::from(block.stored_bytes));
+                if end.is_none_or(|end| end > segment_bytes) || block.bytes == 0 {
+                    return Err(Rejection::Malformed("a block lies outside its segment"));
+                }
+                let (position, stored_bytes, bytes) =
+                    (block.position, block.stored_bytes, block.bytes);
+                Content::Merged(Location { segment, position, stored_bytes, skip: 0, bytes })
+            }
+        };
+        extents.push(Extent { base: next, records, max_timestamp, content });
+        next = next.advanced_by(records);
+    }
+    if next == replacement.to {
+        Ok(extents)
+    } else {
+        Err(Rejection::Malformed("new extents take other offsets than those they replace"))
+    }
+}
