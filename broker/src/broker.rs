@@ -84,6 +84,9 @@ impl Broker {
         let listening = Listening::on(&config).await?;
         let Listening { listeners, socket, zone_addresses, address } = listening;
         let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
+        // Where a put costs as much as eight kilobytes in the log, more does not pay; where it costs
+        // nothing it still takes as long as several writes.
+        let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
         let engine = EngineConfig {
             address: address.clone(),
             seed,
@@ -94,9 +97,11 @@ impl Broker {
                 // As many as there are when every segment waits for the whole linger: a batch that
                 // comes after a pause need not wait, and it costs nothing.
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
+                inline_bytes_max: config.inline_bytes.unwrap_or(inline_bytes_default),
                 ..WriterConfig::default()
             },
             reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },
+            life: config.life.to_engine(),
         };
         let peers: Arc<dyn PeerLink> =
             if is_exclusive { Arc::new(NoPeers) } else { Arc::new(Peers::default()) };
@@ -165,7 +170,7 @@ impl Broker {
         self.server.kill();
         self.context.groups.kill();
         self.context.transactions.kill();
-        self.context.engine.machine.kill();
+        self.context.engine.kill();
     }
 }
 

@@ -75,6 +75,20 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         documentation: "Shortest session timeout that members of the classic protocol may have.",
     },
     Definition {
+        name: "log.retention.bytes",
+        kind: ConfigType::Long,
+        default: "-1",
+        check: Check::Integer(-1, i64::MAX),
+        documentation: "For topics without retention.bytes. Only for all brokers.",
+    },
+    Definition {
+        name: "log.retention.ms",
+        kind: ConfigType::Long,
+        default: "604800000",
+        check: Check::Integer(-1, i64::MAX),
+        documentation: "For topics without retention.ms. Only for all brokers.",
+    },
+    Definition {
         name: "message.max.bytes",
         kind: ConfigType::Int,
         default: "1048588",
@@ -129,8 +143,12 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
 
 /// Configs that no broker can have for itself: what they mean is the same wherever the log is
 /// applied.
-pub(crate) const CLUSTER_ONLY: &[&str] =
-    &["producer.id.expiration.ms", "transactional.id.expiration.ms"];
+pub(crate) const CLUSTER_ONLY: &[&str] = &[
+    "log.retention.bytes",
+    "log.retention.ms",
+    "producer.id.expiration.ms",
+    "transactional.id.expiration.ms",
+];
 
 /// The dynamic configs in force on a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +254,12 @@ mod tests {
     #[test]
     fn every_default_is_accepted_and_in_force() {
         for definition in BROKER_CONFIGS {
-            assert_eq!(definition.accepts(definition.default), Ok(()), "{}", definition.name);
+            assert_eq!(
+                definition.understand(definition.default).as_deref(),
+                Ok(definition.default),
+                "{}",
+                definition.name
+            );
         }
         let in_force = BrokerConfigs::in_force(&Configs::default(), NodeId(1));
         assert_eq!(

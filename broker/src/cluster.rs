@@ -1,11 +1,17 @@
-//! The cluster's identity, as clients see it.
+//! The cluster's identity, and others, as clients see them.
 
 use odradek_storage::state::State;
+use uuid::Uuid;
 
-/// Sixteen bytes as Kafka writes them: base64url without padding.
+/// The cluster's identity.
 pub(crate) fn cluster_id(state: &State) -> String {
+    as_kafka_writes_it(state.cluster_id())
+}
+
+/// Sixteen bytes in base64url without padding.
+pub(crate) fn as_kafka_writes_it(id: Uuid) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let number = state.cluster_id().as_u128();
+    let number = id.as_u128();
     let digit = |index: u32| {
         // 22 digits of 6 bits hold 132: the last one has four zeros at its end.
         let shifted = if index == 21 { number << 4 } else { number >> (128 - 6 * (index + 1)) };
@@ -17,8 +23,6 @@ pub(crate) fn cluster_id(state: &State) -> String {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::directory::tests::state_of_cluster;
 

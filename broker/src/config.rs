@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use odradek_storage::life::LifeConfig;
+use odradek_storage::life::merger::MergerConfig;
+use odradek_storage::life::sweeper::SweeperConfig;
 use serde::Deserialize;
 
 /// A broker that speaks the Kafka protocol and owns nothing.
@@ -105,6 +108,27 @@ pub struct Settings {
     /// [default: 250]. On files it is written as soon as the one before it is.
     #[arg(long, value_name = "MS")]
     linger_ms: Option<u64>,
+    /// Up to this many bytes of batches travel in the log instead of a segment of their own; 0 for
+    /// none [default: 8192, or 65536 where segments are files].
+    #[arg(long, value_name = "BYTES")]
+    inline_bytes: Option<usize>,
+    /// Segments are merged to about this many bytes; twice as much is in memory meanwhile
+    /// [default: 67108864].
+    #[arg(long, value_name = "BYTES")]
+    merge_bytes: Option<u64>,
+    /// How often segments are looked through for some to merge [default: 10000].
+    #[arg(long, value_name = "MS")]
+    merge_interval_ms: Option<u64>,
+    /// How often objects that nothing refers to are deleted [default: 60000].
+    #[arg(long, value_name = "MS")]
+    sweep_interval_ms: Option<u64>,
+    /// How long objects stay that nothing refers to any more, and how long one may take from its
+    /// first batch to its commit [default: 600000].
+    #[arg(long, value_name = "MS")]
+    sweep_grace_ms: Option<u64>,
+    /// How often the store is listed to find objects that were never committed [default: 3600000].
+    #[arg(long, value_name = "MS")]
+    sweep_listing_ms: Option<u64>,
     /// What is logged to standard error: error, warn, info, debug, trace, or a list of
     /// target=level [default: info].
     #[arg(long, value_name = "FILTER")]
@@ -144,8 +168,61 @@ pub struct Config {
     pub segment_bytes_max: usize,
     /// Time after which a segment is written.
     pub linger: Duration,
+    /// Bytes of batches that travel in the log; none for the default of the store.
+    pub inline_bytes: Option<usize>,
+    /// What becomes of segments.
+    pub life: Life,
     /// What is logged.
     pub log_level: String,
+}
+
+/// What becomes of segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Bytes that segments are merged to.
+    pub merge_bytes: u64,
+    /// How often they are looked through.
+    pub merge_interval: Duration,
+    /// How often objects that nothing refers to are deleted.
+    pub sweep_interval: Duration,
+    /// How long they stay.
+    pub sweep_grace: Duration,
+    /// How often the store is listed.
+    pub sweep_listing: Duration,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        let LifeConfig { merger, sweeper, .. } = LifeConfig::default();
+        Self {
+            merge_bytes: merger.unit_bytes,
+            merge_interval: merger.interval,
+            sweep_interval: sweeper.interval,
+            sweep_grace: sweeper.grace,
+            sweep_listing: sweeper.listing_interval,
+        }
+    }
+}
+
+impl Life {
+    /// For the engine.
+    pub fn to_engine(self) -> LifeConfig {
+        let LifeConfig { merger, sweeper, .. } = LifeConfig::default();
+        LifeConfig {
+            merger: MergerConfig {
+                unit_bytes: self.merge_bytes,
+                interval: self.merge_interval,
+                ..merger
+            },
+            sweeper: SweeperConfig {
+                interval: self.sweep_interval,
+                commit_max: self.sweep_grace,
+                grace: self.sweep_grace,
+                listing_interval: self.sweep_listing,
+                ..sweeper
+            },
+        }
+    }
 }
 
 /// A listener for the clients of one zone.
@@ -178,6 +255,8 @@ impl Default for Config {
             cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 8 * 1024 * 1024,
             linger: Duration::from_millis(250),
+            inline_bytes: None,
+            life: Life::default(),
             log_level: "info".to_owned(),
         }
     }
@@ -233,6 +312,14 @@ impl Config {
             cache_bytes: settings.cache.unwrap_or(default.cache_bytes),
             segment_bytes_max: settings.segment_bytes_max.unwrap_or(default.segment_bytes_max),
             linger: settings.linger_ms.map_or(default.linger, Duration::from_millis),
+            inline_bytes: settings.inline_bytes,
+            life: Life {
+                merge_bytes: settings.merge_bytes.unwrap_or(default.life.merge_bytes),
+                merge_interval: ms(settings.merge_interval_ms, default.life.merge_interval),
+                sweep_interval: ms(settings.sweep_interval_ms, default.life.sweep_interval),
+                sweep_grace: ms(settings.sweep_grace_ms, default.life.sweep_grace),
+                sweep_listing: ms(settings.sweep_listing_ms, default.life.sweep_listing),
+            },
             log_level: settings.log_level.unwrap_or(default.log_level),
         };
         config.check()
@@ -243,6 +330,7 @@ impl Config {
             ("request-bytes-max", self.request_bytes_max, 1024, 1 << 30),
             ("memory", self.memory_bytes, 1 << 20, 1 << 40),
             ("segment-bytes-max", self.segment_bytes_max, 1024, 256 << 20),
+            ("inline-bytes", self.inline_bytes.unwrap_or(0), 0, 64 << 10),
         ];
         for (name, value, least, most) in limits {
             if !(least..=most).contains(&value) {
@@ -273,10 +361,20 @@ impl Settings {
             cache: self.cache.or(other.cache),
             segment_bytes_max: self.segment_bytes_max.or(other.segment_bytes_max),
             linger_ms: self.linger_ms.or(other.linger_ms),
+            inline_bytes: self.inline_bytes.or(other.inline_bytes),
+            merge_bytes: self.merge_bytes.or(other.merge_bytes),
+            merge_interval_ms: self.merge_interval_ms.or(other.merge_interval_ms),
+            sweep_interval_ms: self.sweep_interval_ms.or(other.sweep_interval_ms),
+            sweep_grace_ms: self.sweep_grace_ms.or(other.sweep_grace_ms),
+            sweep_listing_ms: self.sweep_listing_ms.or(other.sweep_listing_ms),
             log_level: self.log_level.or(other.log_level),
             config: self.config.or(other.config),
         }
     }
+}
+
+fn ms(given: Option<u64>, default: Duration) -> Duration {
+    given.map_or(default, Duration::from_millis)
 }
 
 /// The settings in `ODRADEK_*` variables: read as the lines of a file would be.

@@ -71,6 +71,12 @@ pub(crate) enum Check {
     Boolean,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// Any of these words, joined by commas; or none.
+    AnyOf(&'static [&'static str]),
+    /// A fraction from 0 to 1.
+    Fraction,
+    /// What is read when the resource is created, and never altered.
+    AtCreation,
     /// The default and nothing else, because of this.
     Only(&'static str),
 }
@@ -101,20 +107,37 @@ pub(crate) const fn only(
 }
 
 impl Definition {
-    /// Whether the config takes `value`; if not, a sentence.
-    pub(crate) fn accepts(&self, value: &str) -> Result<(), String> {
+    /// The value as it is kept and shown, if the config takes it; if not, a sentence.
+    pub(crate) fn understand(&self, value: &str) -> Result<String, String> {
         let refuse = |what: String| Err(format!("{} = {value:?}: {what}", self.name));
         let value = value.trim();
         match self.check {
             Check::Integer(least, most) => match value.parse::<i64>() {
-                Ok(number) if (least..=most).contains(&number) => Ok(()),
+                Ok(number) if (least..=most).contains(&number) => Ok(number.to_string()),
                 _ => refuse(format!("takes a whole number from {least} to {most}")),
             },
-            Check::Boolean if value == "true" || value == "false" => Ok(()),
+            Check::Boolean if value == "true" || value == "false" => Ok(value.to_owned()),
             Check::Boolean => refuse("takes true or false".to_owned()),
-            Check::OneOf(words) if words.contains(&value) => Ok(()),
+            Check::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
             Check::OneOf(words) => refuse(format!("takes one of: {}", words.join(", "))),
-            Check::Only(_) if value == self.default => Ok(()),
+            Check::AnyOf(words) => {
+                let mut understood: Vec<&str> = Vec::new();
+                for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+                    if !words.contains(&word) {
+                        return refuse(format!("takes any of: {}", words.join(", ")));
+                    }
+                    if !understood.contains(&word) {
+                        understood.push(word);
+                    }
+                }
+                Ok(understood.join(","))
+            }
+            Check::Fraction => match value.parse::<f64>() {
+                Ok(fraction) if (0.0..=1.0).contains(&fraction) => Ok(format!("{fraction:?}")),
+                _ => refuse("takes a number from 0 to 1".to_owned()),
+            },
+            Check::AtCreation => refuse("is given when the topic is created".to_owned()),
+            Check::Only(_) if value == self.default => Ok(value.to_owned()),
             Check::Only(why) => refuse(format!("takes only {:?}: {why}", self.default)),
         }
     }
@@ -125,16 +148,16 @@ pub(crate) fn find(table: &'static [Definition], name: &str) -> Option<&'static 
     table.iter().find(|definition| definition.name == name)
 }
 
-/// Checks one config to be set; if it can't be, a sentence.
+/// The value of one config to be set, as it is kept; if it can't be set, a sentence.
 pub(crate) fn validate(
     table: &'static [Definition],
     name: &str,
     value: Option<&str>,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let definition =
         find(table, name).ok_or_else(|| format!("{name} is not a config of this resource"))?;
     match value {
-        Some(value) => definition.accepts(value),
+        Some(value) => definition.understand(value),
         None => Err(format!("{name} needs a value")),
     }
 }

@@ -175,6 +175,16 @@ pub(crate) fn of_fetch(error: &FetchError) -> ResponseError {
     }
 }
 
+/// Of the point at which a branch was to leave its parent.
+pub(crate) fn of_branch_point(error: &FetchError) -> ResponseError {
+    match error {
+        FetchError::Storage(_) => ResponseError::KafkaStorageError,
+        FetchError::UnknownPartition(_) | FetchError::OutOfRange { .. } => {
+            ResponseError::InvalidConfig
+        }
+    }
+}
+
 /// The code for records that are not one good batch.
 pub(crate) fn of_batch(error: &BatchError) -> ResponseError {
     match error {

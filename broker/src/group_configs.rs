@@ -91,7 +91,12 @@ mod tests {
     #[test]
     fn every_default_is_accepted_and_the_brokers_too() {
         for definition in GROUP_CONFIGS {
-            assert_eq!(definition.accepts(definition.default), Ok(()), "{}", definition.name);
+            assert_eq!(
+                definition.understand(definition.default).as_deref(),
+                Ok(definition.default),
+                "{}",
+                definition.name
+            );
             if let Some(inherited) = inherited_from(definition.name) {
                 let inherited = find(BROKER_CONFIGS, inherited).unwrap();
                 assert_eq!(inherited.default, definition.default);

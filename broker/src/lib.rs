@@ -5,6 +5,7 @@
 //! puts everything together, [`config`] says how.
 
 mod asked_offsets;
+mod branches;
 pub mod broker;
 mod broker_configs;
 mod cluster;

@@ -1,5 +1,7 @@
 //! Resources that have configs: what a client's type and name mean, and changing them.
 
+use std::collections::BTreeSet;
+
 use odradek_protocol::ResponseError;
 use odradek_protocol::id::{NodeId, TopicId};
 use odradek_storage::command::{Command, ConfigChange, ConfigOperation, ConfigResource};
@@ -118,15 +120,16 @@ pub(crate) async fn alter(
     context: &Context,
     resource: Resource,
     replace: bool,
-    changes: Vec<ConfigChange>,
+    mut changes: Vec<ConfigChange>,
     validate_only: bool,
 ) -> Result<(), Refusal> {
     if let Resource::ClientMetrics(_) = resource {
         let message = "metrics of clients (KIP-714) are not collected by this release yet";
         return Err(Refusal::new(ResponseError::InvalidConfig, message));
     }
-    for (at, change) in changes.iter().enumerate() {
-        if changes[..at].iter().any(|other| other.name == change.name) {
+    let mut names = BTreeSet::new();
+    for change in &mut changes {
+        if !names.insert(change.name.clone()) {
             let message = format!("{} stands in the request twice", change.name);
             return Err(Refusal::new(ResponseError::InvalidRequest, message));
         }
@@ -136,12 +139,11 @@ pub(crate) async fn alter(
             let message = format!("{} can only be set for all brokers", change.name);
             return Err(Refusal::new(ResponseError::InvalidConfig, message));
         }
-        let checked = match &change.operation {
-            ConfigOperation::Set(value) => validate(resource.table(), &change.name, Some(value)),
-            // What is not known can't have been set; tools that clean up delete it all the same.
-            ConfigOperation::Delete => Ok(()),
-        };
-        checked.map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+        // What is not known can't have been set; tools that clean up delete it all the same.
+        if let ConfigOperation::Set(value) = &mut change.operation {
+            *value = validate(resource.table(), &change.name, Some(value))
+                .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+        }
     }
     if validate_only {
         return Ok(());

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use crate::configs::{Check, ConfigType, Definition, only};
 
 const FILES: &str = "records are in an object store, and no local files follow it";
-const RETENTION: &str = "records are kept until their topic is deleted; retention comes later";
 const COMPACTION: &str = "log compaction comes later";
 const TIERED: &str = "all records are in the object store already";
 const REPLICATION: &str = "the object store replicates; brokers do not";
@@ -25,6 +24,22 @@ const fn of_files(
     (least, most): (i64, i64),
 ) -> Definition {
     Definition { name, kind, default, check: Check::Integer(least, most), documentation: FILES }
+}
+
+/// A config that is read when a topic is created, and only shown afterwards.
+const fn at_creation(name: &'static str, documentation: &'static str) -> Definition {
+    let (kind, default) = (ConfigType::Text, "");
+    Definition { name, kind, default, check: Check::AtCreation, documentation }
+}
+
+/// The broker config that holds for topics which don't have this one, if there is such a one.
+pub(crate) fn inherited_from(name: &str) -> Option<&'static str> {
+    match name {
+        "max.message.bytes" => Some("message.max.bytes"),
+        "retention.bytes" => Some("log.retention.bytes"),
+        "retention.ms" => Some("log.retention.ms"),
+        _ => None,
+    }
 }
 
 /// Every topic config.
@@ -87,12 +102,27 @@ pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
         check: Check::Integer(1, 32_767),
         documentation: "Satisfied whatever it is: the store has a batch before it is acknowledged.",
     },
+    at_creation("odradek.branch.at", "Where it left its parent: now, an offset or a time."),
+    at_creation("odradek.branch.of", "The topic that this one is a branch of, by name or id."),
     only("preallocate", ConfigType::Boolean, "false", FILES),
     only("remote.log.copy.disable", ConfigType::Boolean, "false", TIERED),
     only("remote.log.delete.on.disable", ConfigType::Boolean, "false", TIERED),
     only("remote.storage.enable", ConfigType::Boolean, "false", TIERED),
-    only("retention.bytes", ConfigType::Long, "-1", RETENTION),
-    only("retention.ms", ConfigType::Long, "-1", RETENTION),
+    Definition {
+        name: "retention.bytes",
+        kind: ConfigType::Long,
+        default: "-1",
+        check: Check::Integer(-1, i64::MAX),
+        documentation: "Oldest records go while a partition has this many bytes without them; -1 \
+            for no limit.",
+    },
+    Definition {
+        name: "retention.ms",
+        kind: ConfigType::Long,
+        default: "604800000",
+        check: Check::Integer(-1, i64::MAX),
+        documentation: "Records with older timestamps go; -1 for no limit.",
+    },
     of_files("segment.bytes", ConfigType::Int, "1073741824", (1, 2_147_483_647)),
     of_files("segment.index.bytes", ConfigType::Int, "10485760", (4, 2_147_483_647)),
     of_files("segment.jitter.ms", ConfigType::Long, "0", (0, i64::MAX)),
@@ -138,18 +168,25 @@ mod tests {
 
     #[test]
     fn every_default_is_accepted() {
-        for definition in TOPIC_CONFIGS {
-            assert_eq!(definition.accepts(definition.default), Ok(()), "{}", definition.name);
+        let all = TOPIC_CONFIGS.iter().filter(|it| !matches!(it.check, Check::AtCreation));
+        for definition in all {
+            assert_eq!(
+                definition.understand(definition.default).as_deref(),
+                Ok(definition.default),
+                "{}",
+                definition.name
+            );
         }
     }
 
     #[test]
     fn what_can_not_be_honoured_is_refused_with_a_reason() {
         let refused = |name, value| validate(TOPIC_CONFIGS, name, Some(value)).unwrap_err();
-        assert!(refused("retention.ms", "1000").contains("retention comes later"));
+        assert!(refused("odradek.branch.of", "other").contains("when the topic is created"));
         assert!(refused("cleanup.policy", "compact").contains("compaction comes later"));
         assert!(refused("local.retention.ms", "1").contains("object store"));
-        assert_eq!(validate(TOPIC_CONFIGS, "segment.bytes", Some("1048576")), Ok(()));
+        let kept = validate(TOPIC_CONFIGS, "segment.bytes", Some(" 1048576 "));
+        assert_eq!(kept.as_deref(), Ok("1048576"));
         assert!(refused("max.message.bytes", "-1").contains("whole number"));
         assert!(refused("message.timestamp.type", "Sometimes").contains("LogAppendTime"));
         assert!(refused("no.such.config", "1").contains("not a config"));

@@ -8,6 +8,7 @@ use odradek_storage::command::{Command, Outcome};
 use odradek_storage::machine::{Machine, Unreachable};
 use odradek_storage::state::State;
 
+use crate::branches::{self, BRANCH_AT, BRANCH_OF};
 use crate::configs::validate;
 use crate::context::Context;
 use crate::error;
@@ -42,6 +43,8 @@ pub(crate) struct NewTopic {
     pub(crate) name: String,
     /// How many partitions.
     pub(crate) partitions: u32,
+    /// Whether it was said how many.
+    pub(crate) is_counted: bool,
     /// What is shown as its replication factor.
     pub(crate) replication_factor: u16,
     /// Configs that differ from the defaults.
@@ -100,10 +103,6 @@ pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
         let message = "the replication factor is at least 1";
         return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
     }
-    for (name, value) in &topic.configs {
-        validate(TOPIC_CONFIGS, name, Some(value))
-            .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
-    }
     if state.topic_by_name(&topic.name).is_some() {
         let message = format!("topic {} exists", topic.name);
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
@@ -120,17 +119,38 @@ pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Creates a topic.
-pub(crate) async fn create(context: &Context, topic: NewTopic) -> Result<TopicId, Refusal> {
+/// Checks configs that a topic is to be created with, and writes them as they are kept.
+fn understand(configs: &mut BTreeMap<String, String>) -> Result<(), Refusal> {
+    for (name, value) in configs {
+        if [BRANCH_OF, BRANCH_AT].contains(&name.as_str()) {
+            continue;
+        }
+        *value = validate(TOPIC_CONFIGS, name, Some(value))
+            .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+    }
+    Ok(())
+}
+
+/// Creates a topic, unless it is only to be checked. Completes what was asked for.
+pub(crate) async fn create(
+    context: &Context,
+    topic: &mut NewTopic,
+    validate_only: bool,
+) -> Result<TopicId, Refusal> {
     let machine = context.machine();
-    machine.read(|state| check(state, &topic))?;
+    understand(&mut topic.configs)?;
+    let branch = branches::resolve(context, topic).await?;
+    machine.read(|state| check(state, topic))?;
+    if validate_only {
+        return Ok(TopicId::NIL);
+    }
     let id = machine.new_topic_id();
-    let command = Command::CreateTopic {
-        topic: id,
-        name: topic.name,
-        partitions: topic.partitions,
-        replication_factor: topic.replication_factor,
-        configs: topic.configs,
+    let NewTopic { name, partitions, replication_factor, configs, .. } = topic.clone();
+    let command = match branch {
+        Some(branch) => {
+            Command::BranchTopic { topic: id, name, replication_factor, configs, branch }
+        }
+        None => Command::CreateTopic { topic: id, name, partitions, replication_factor, configs },
     };
     propose(machine, command).await.map(|()| id)
 }

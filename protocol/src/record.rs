@@ -139,7 +139,7 @@ impl RecordBatch {
         if self.base_offset() != 0 {
             return Err(BatchError::BaseOffset(self.base_offset()));
         }
-        let (found, expected) = (crc32c::crc32c(&self.bytes[CRC_START..]), self.crc());
+        let (found, expected) = (self.checksum(), self.crc());
         if found != expected {
             return Err(BatchError::Checksum { found, expected });
         }
@@ -180,6 +180,16 @@ impl RecordBatch {
     /// Checksum as it stands in the header.
     pub fn crc(&self) -> u32 {
         u32::from_be_bytes(self.field(17))
+    }
+
+    /// Checksum of what it covers: everything behind it.
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c(&self.bytes[CRC_START..])
+    }
+
+    /// Whether it has the checksum that it says.
+    pub fn is_whole(&self) -> bool {
+        self.checksum() == self.crc()
     }
 
     /// Attributes: codec, timestamp type, transactional, control.

@@ -1,9 +1,10 @@
-//! The engine: machine, writer and reader over one pair of ports.
+//! The engine: machine, writer, reader and the tasks that look after data, over one pair of ports.
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::command::BrokerAddress;
+use crate::life::{Life, LifeConfig};
 use crate::log::MetadataLog;
 use crate::machine::{Machine, MachineConfig, StartError};
 use crate::object::ObjectStore;
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub writer: WriterConfig,
     /// The fetch path.
     pub reader: ReaderConfig,
+    /// What moves, expires and deletes data.
+    pub life: LifeConfig,
 }
 
 /// One broker's engine. Cheap to clone.
@@ -49,16 +52,19 @@ pub struct Engine {
     pub writer: Writer,
     /// The fetch path.
     pub reader: Reader,
+    /// What moves, expires and deletes data.
+    pub life: Arc<Life>,
 }
 
 impl Engine {
     /// Starts the machine, then what stands on it.
     pub async fn start(config: EngineConfig, ports: Ports) -> Result<Self, StartError> {
-        let EngineConfig { address, seed, machine, writer, reader } = config;
+        let EngineConfig { address, seed, machine, writer, reader, life } = config;
         let machine = Machine::start(machine, address, ports.clone(), seed).await?;
         let reader = Reader::new(machine.clone(), Arc::clone(&ports.objects), reader);
+        let life = Arc::new(Life::start(&machine, &ports.objects, life, seed));
         let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer, seed);
-        Ok(Self { machine, writer, reader })
+        Ok(Self { machine, writer, reader, life })
     }
 
     /// What a broker does that notices it was asleep: forgets what it was about to do, and whoever
@@ -70,7 +76,14 @@ impl Engine {
 
     /// Commits what the writer holds, deregisters the broker and stops.
     pub async fn stop(&self) {
+        self.life.kill();
         self.writer.stop().await;
         self.machine.stop().await;
+    }
+
+    /// Ends at once, as a killed process would.
+    pub fn kill(&self) {
+        self.life.kill();
+        self.machine.kill();
     }
 }

@@ -10,6 +10,7 @@ pub mod envelope;
 mod golden;
 pub mod invariant;
 pub mod key;
+pub mod life;
 pub mod location;
 pub mod log;
 pub mod lsn;

@@ -19,13 +19,15 @@ use crate::state::partition::{AbortedTransaction, Extent, Partition};
 
 mod batches;
 mod blocks;
+mod boundaries;
 mod timestamps;
 
 pub use blocks::Blocks;
 pub use timestamps::TimestampOffset;
 
-use batches::Batches;
-use blocks::{BlockKey, BlockRead, Located, Wanted};
+pub(crate) use batches::{Batches, PlacedBatch};
+pub(crate) use blocks::Located;
+use blocks::{BlockKey, BlockRead, Wanted};
 
 /// How the reader behaves.
 #[derive(Clone, Debug)]

@@ -9,6 +9,9 @@
 //! Uploads run in parallel, commits follow the order of sealing, so what one connection sent stays
 //! in its order. A segment that can't be uploaded fails its own batches, not the next ones; it may
 //! stand in the store all the same, and is then an orphan.
+//!
+//! What is so small that an object would cost more than a longer entry travels in the entry of its
+//! commit: no upload, one write.
 
 use std::fmt;
 use std::future::Future;
@@ -18,6 +21,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -57,6 +61,11 @@ pub struct WriterConfig {
     pub put_attempt_max: Duration,
     /// Runs of one segment are committed in pieces of this many bytes.
     pub commit_bytes_max: usize,
+    /// Up to this many bytes of batches travel in the log entry of their commit, in place of an
+    /// object of their own; 0 for none.
+    pub inline_bytes_max: usize,
+    /// None do while the state holds this many bytes of such batches: merging is behind.
+    pub inline_bytes_held_max: u64,
 }
 
 impl Default for WriterConfig {
@@ -71,6 +80,8 @@ impl Default for WriterConfig {
             put_attempts_max: 3,
             put_attempt_max: Duration::from_secs(5),
             commit_bytes_max: 96 * 1024,
+            inline_bytes_max: 0,
+            inline_bytes_held_max: 16 * 1024 * 1024,
         }
     }
 }
@@ -231,11 +242,29 @@ impl Namer {
     }
 }
 
-/// How many uploads are under way.
+/// How many segments are on their way: to the store, or without one to the log.
 #[derive(Debug, Default)]
 struct Uploading {
     count: AtomicUsize,
     done: Notify,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct UnderWay(Arc<Uploading>);
+
+impl UnderWay {
+    fn new(uploading: &Arc<Uploading>) -> Self {
+        uploading.count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(uploading))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.done.notify_one();
+    }
 }
 
 /// A segment on its way to the store, and who waits for it.
@@ -243,6 +272,8 @@ struct Flush {
     id: SegmentId,
     /// How often the process had been asleep when the first batch came.
     wakes: u64,
+    /// Whether it travels in the log.
+    is_inline: bool,
     builder: SegmentBuilder,
     waiters: Vec<Waiting>,
 }
@@ -253,7 +284,7 @@ struct Waiting {
     places: Vec<(TopicPartition, usize)>,
 }
 
-/// A segment that is in the store, or is not.
+/// A segment that is in the store, or needs none, or could not be put there.
 struct Uploaded {
     wakes: u64,
     waiters: Vec<Waiting>,
@@ -265,6 +296,14 @@ struct Stored {
     id: SegmentId,
     bytes: u64,
     runs: Vec<Run>,
+    inline: Option<Inline>,
+}
+
+/// A segment that is in no store. It is on its way until it is committed: what comes meanwhile is
+/// collected, and follows in one commit.
+struct Inline {
+    content: Bytes,
+    under_way: UnderWay,
 }
 
 /// Seals and uploads segments.
@@ -280,29 +319,29 @@ struct Upload {
 impl Upload {
     fn start(&self, flush: Flush) -> JoinHandle<Uploaded> {
         let upload = self.clone();
-        self.uploading.count.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
-            let uploaded = upload.run(flush).await;
-            upload.uploading.count.fetch_sub(1, Ordering::Relaxed);
-            upload.uploading.done.notify_one();
-            uploaded
-        })
+        let under_way = UnderWay::new(&self.uploading);
+        tokio::spawn(async move { upload.run(flush, under_way).await })
     }
 
-    async fn run(&self, flush: Flush) -> Uploaded {
-        let Flush { id, wakes, builder, waiters } = flush;
+    async fn run(&self, flush: Flush, under_way: UnderWay) -> Uploaded {
+        let Flush { id, wakes, is_inline, builder, waiters } = flush;
         if wakes != self.wakes.count() {
             return Uploaded { wakes, waiters, result: Err(asleep()) };
         }
         let level = self.config.zstd_level;
         let sealed = off_the_workers(move || builder.seal(id, level)).await;
-        let result = self.put(&sealed).await.map(|()| self.stored(sealed));
+        if is_inline {
+            let content = sealed.without_footer();
+            let stored = self.stored(sealed, Some(Inline { content, under_way }));
+            return Uploaded { wakes, waiters, result: Ok(stored) };
+        }
+        let result = self.put(&sealed).await.map(|()| self.stored(sealed, None));
         Uploaded { wakes, waiters, result }
     }
 
     /// The content goes into the cache before the commit: it can be found there only through the
     /// state, which does not know of it yet.
-    fn stored(&self, sealed: SealedSegment) -> Stored {
+    fn stored(&self, sealed: SealedSegment, inline: Option<Inline>) -> Stored {
         let SealedSegment { id, bytes, blocks } = sealed;
         let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let mut runs = Vec::with_capacity(blocks.len());
@@ -310,7 +349,7 @@ impl Upload {
             self.blocks.insert(id, block.run.position, block.content);
             runs.push(block.run);
         }
-        Stored { id, bytes, runs }
+        Stored { id, bytes, runs, inline }
     }
 
     /// SUBTLE: the same bytes go to the same name on each try, and no one else has that name, so
@@ -353,7 +392,9 @@ fn asleep() -> AppendError {
 
 /// Runs what takes milliseconds of computing away from the tasks that serve clients. A runtime with
 /// one thread (a simulation) has no elsewhere.
-async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn off_the_workers<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let flavor = tokio::runtime::Handle::current().runtime_flavor();
     if flavor == tokio::runtime::RuntimeFlavor::CurrentThread {
         return work();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use odradek_storage::clock::SystemClock;
 use odradek_storage::command::{BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::location::open_dynamodb;
 use odradek_storage::log::dynamodb::DynamoDbLog;
 use odradek_storage::log::{Append, Freshness, LogRead, Lsn, MetadataLog};
@@ -80,6 +81,7 @@ async fn a_broker_that_slept_through_a_trim_stops_and_acknowledges_nothing() {
             machine: MachineConfig::default(),
             writer: WriterConfig::default(),
             reader: ReaderConfig::default(),
+            life: LifeConfig::default(),
         };
         let (log, clock) = (Arc::new(log), Arc::new(SystemClock));
         let ports = Ports {

@@ -22,6 +22,7 @@ use odradek_storage::command::{
     BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, Outcome,
 };
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
@@ -244,6 +245,7 @@ impl World {
             },
             // Small, so that blocks are read from the store and not only from memory.
             reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
+            life: LifeConfig::default(),
         }
     }
 
@@ -272,7 +274,7 @@ impl World {
             let place = self.random.random_range(0..brokers.len());
             brokers.remove(place)
         };
-        victim.engine.machine.kill();
+        victim.engine.kill();
         self.kills += 1;
         self.history.lock().unwrap().say("a broker is killed".to_owned());
         let broker = self.start_broker(true).await;

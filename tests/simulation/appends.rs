@@ -10,6 +10,7 @@ use bytes::Bytes;
 use odradek_protocol::id::TopicPartition;
 use odradek_storage::command::{BrokerAddress, Command, Entry, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::log::faulty::{Control, Fate, FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
@@ -39,6 +40,7 @@ async fn scene(log: MemoryLog, objects: MemoryObjectStore, seed: u64) -> Scene {
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),
         reader: ReaderConfig::default(),
+        life: LifeConfig::default(),
     };
     let ports = ports(Arc::new(objects.clone()), Arc::new(faulty));
     let engine = Engine::start(config, ports).await.unwrap();
@@ -170,6 +172,7 @@ async fn a_log_that_refuses_at_once_is_not_asked_without_end() {
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),
         reader: ReaderConfig::default(),
+        life: LifeConfig::default(),
     };
     let objects = MemoryObjectStore::default();
     let ports = || {
@@ -216,7 +219,7 @@ async fn a_broker_that_slept_through_a_trim_never_wins_a_trimmed_slot() {
     let batches = vec![(partition, batch(&Bytes::from_static(b"stale"), (-1, -1, -1)))];
     let appending = first.engine.writer.append(batches).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
-    first.engine.machine.kill();
+    first.engine.kill();
     let second = scene(first.log.clone(), first.objects.clone(), 2).await;
     for _ in 0..10 {
         assert_eq!(second.engine.machine.propose(Command::Heartbeat).await, Ok(Outcome::Done));

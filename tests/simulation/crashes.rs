@@ -8,6 +8,7 @@ use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
 use odradek_storage::command::{BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::machine::MachineConfig;
@@ -34,6 +35,7 @@ async fn start(log: &MemoryLog, objects: &MemoryObjectStore, seed: u64) -> Engin
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),
         reader: ReaderConfig::default(),
+        life: LifeConfig::default(),
     };
     let log = FaultyLog::new(Arc::new(log.clone()), seed, calls);
     let objects = FaultyObjectStore::new(Arc::new(objects.clone()), seed, faults);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::{BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::machine::MachineConfig;
@@ -43,6 +44,7 @@ async fn start(number: u64, log: &MemoryLog, objects: &MemoryObjectStore, peers:
         machine: MachineConfig::default(),
         writer: WriterConfig::default(),
         reader: ReaderConfig::default(),
+        life: LifeConfig::default(),
     };
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let link: Arc<dyn PeerLink> = match peers {

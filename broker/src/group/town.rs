@@ -7,6 +7,7 @@ use odradek_protocol::id::TopicId;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::{BrokerAddress, Command};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::location;
 use odradek_storage::log::MetadataLog;
 use odradek_storage::machine::MachineConfig;
@@ -64,6 +65,7 @@ impl Town {
             machine: MachineConfig::default(),
             writer: WriterConfig::default(),
             reader: ReaderConfig::default(),
+            life: LifeConfig::default(),
         };
         let engine = Engine::start(config, ports).await.unwrap();
         let settings = self.settings;
@@ -90,6 +92,6 @@ impl House {
     /// Ends it, as a killed process would.
     pub(crate) fn kill(&self) {
         self.groups.kill();
-        self.engine.machine.kill();
+        self.engine.kill();
     }
 }

@@ -62,16 +62,13 @@ async fn create(
     topic: CreatableTopic,
     validate_only: bool,
 ) -> Result<(NewTopic, TopicId), Refusal> {
-    let new = understand(configs, topic)?;
-    if validate_only {
-        context.machine().read(|state| topics::check(state, &new))?;
-        return Ok((new, TopicId::NIL));
-    }
-    let id = topics::create(context, new.clone()).await?;
+    let mut new = understand(configs, topic)?;
+    let id = topics::create(context, &mut new, validate_only).await?;
     Ok((new, id))
 }
 
 fn understand(configs: &BrokerConfigs, topic: CreatableTopic) -> Result<NewTopic, Refusal> {
+    let is_counted = topic.num_partitions != -1 || !topic.assignments.is_empty();
     let (partitions, replication_factor) = if topic.assignments.is_empty() {
         (
             match topic.num_partitions {
@@ -96,7 +93,7 @@ fn understand(configs: &BrokerConfigs, topic: CreatableTopic) -> Result<NewTopic
         values.insert(name, value.as_str().to_owned());
     }
     let name = topic.name.as_str().to_owned();
-    Ok(NewTopic { name, partitions, replication_factor, configs: values })
+    Ok(NewTopic { name, partitions, is_counted, replication_factor, configs: values })
 }
 
 /// Partitions and replication factor of an assignment, which must number its partitions from 0.

@@ -9,12 +9,12 @@ use odradek_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse
 use odradek_storage::state::State;
 
 use crate::broker_configs::{BROKER_CONFIGS, dynamic_values, static_configs};
-use crate::configs::{ConfigType, Definition, Source};
+use crate::configs::{Check, ConfigType, Definition, Source};
 use crate::context::Context;
 use crate::group_configs::{GROUP_CONFIGS, inherited_from};
 use crate::resources::{Resource, resolve};
 use crate::session::Session;
-use crate::topic_configs::TOPIC_CONFIGS;
+use crate::topic_configs::{self, TOPIC_CONFIGS};
 use crate::topics::Refusal;
 
 /// One config as it is.
@@ -30,9 +30,6 @@ struct Value {
 
 /// A value that a config has or would have: under which name, which, and where it comes from.
 type Synonym = (&'static str, String, Source);
-
-/// The broker config that holds for topics without `max.message.bytes`.
-const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
 
 pub(crate) async fn handle(
     context: &Context,
@@ -83,8 +80,8 @@ fn topic_values(context: &Context, topic: TopicId) -> Vec<Value> {
         let value = |definition: &'static Definition| {
             let own = set.and_then(|set| set.get(definition.name));
             let own = own.map(|own| (definition.name, own.clone(), Source::Topic));
-            let is_inherited = definition.name == "max.message.bytes";
-            inheriting(context, state, definition, own, is_inherited.then_some(MESSAGE_MAX_BYTES))
+            let inherited = topic_configs::inherited_from(definition.name);
+            inheriting(context, state, definition, own, inherited)
         };
         TOPIC_CONFIGS.iter().map(value).collect()
     })
@@ -139,7 +136,7 @@ fn value_of(definition: &'static Definition, synonyms: Vec<Synonym>) -> Value {
         value,
         source,
         kind: definition.kind,
-        read_only: false,
+        read_only: matches!(definition.check, Check::AtCreation),
         documentation: definition.documentation,
         synonyms,
     }

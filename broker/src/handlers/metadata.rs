@@ -108,13 +108,14 @@ async fn one(
     if !configs.auto_create_topics || (version >= 4 && !may_create) {
         return failed(ResponseError::UnknownTopicOrPartition);
     }
-    let new = NewTopic {
+    let mut new = NewTopic {
         name: name.as_str().to_owned(),
         partitions: configs.num_partitions,
+        is_counted: false,
         replication_factor: configs.default_replication_factor,
         configs: BTreeMap::new(),
     };
-    match topics::create(context, new).await {
+    match topics::create(context, &mut new, false).await {
         // Somebody else was quicker: fine.
         Ok(_) => {}
         Err(refusal) if refusal.code == ResponseError::TopicAlreadyExists => {}

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use odradek_protocol::compression::{self, OpenError, Record, Records};
 use odradek_protocol::id::Offset;
 use odradek_protocol::record::{ControlBatch, RecordBatch};
 
-use super::blocks::{self, BlockKey, BlockRead};
+use super::blocks::{self, BlockKey, BlockRead, Located};
 use super::{FetchError, TimestampOffset};
 use crate::state::partition::{Content, Extent, Location, Marker};
 
@@ -19,22 +19,22 @@ pub(super) const HEAD_BYTES: usize = 16;
 const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One batch in its place.
-pub(super) struct PlacedBatch {
+pub(crate) struct PlacedBatch {
     /// Offset of its first record.
-    pub(super) base: Offset,
+    pub(crate) base: Offset,
     /// Offsets it takes.
-    pub(super) records: u32,
+    pub(crate) records: u32,
     /// Largest timestamp in it, in milliseconds since the Unix epoch.
-    pub(super) max_timestamp: i64,
+    pub(crate) max_timestamp: i64,
     /// As its producer sent it.
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// Whether it is the end of a transaction.
-    pub(super) is_control: bool,
+    pub(crate) is_control: bool,
 }
 
 impl PlacedBatch {
     /// The offset after its last record.
-    pub(super) fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         self.base.advanced_by(self.records)
     }
 
@@ -80,6 +80,14 @@ impl PlacedBatch {
         let unpacked = compression::unpack(&batch, UNPACKED_BYTES_MAX).map_err(|_| Unreadable)?;
         let records = Records::of(&batch, unpacked);
         Ok(Times::Each { records, base: self.base, base_timestamp: batch.base_timestamp(), from })
+    }
+
+    /// The batch with the offset it got, to be stored with it.
+    pub(crate) fn with_offset(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(self.bytes.len());
+        bytes.put_i64(self.base.0);
+        bytes.put_slice(&self.bytes[8..]);
+        bytes.freeze()
     }
 
     /// Its first bytes with the offset it got. The leader epoch is 0 for ever: nobody leads here.
@@ -140,7 +148,7 @@ fn control_batch(extent: &Extent, marker: &Marker) -> ControlBatch {
 }
 
 /// Walks the batches of an extent.
-pub(super) struct Batches {
+pub(crate) struct Batches {
     rest: Bytes,
     /// Where the next batch begins, or behind it if it says itself where it begins.
     next: Offset,
@@ -163,6 +171,21 @@ impl Batches {
             Content::Gap => Bytes::new(),
         };
         Ok(Self::walk(extent, rest))
+    }
+
+    /// The batches of an extent that lies in this object, if it lies in any.
+    pub(crate) fn in_object(located: &Located, object: Option<&Bytes>) -> Result<Self, FetchError> {
+        let rest = match (&located.extent.content, object) {
+            (Content::Batches(location) | Content::Merged(location), Some(object)) => {
+                slice(location, &located.open(object).map_err(FetchError::Storage)?)
+            }
+            (Content::Batches(_) | Content::Merged(_), None) => {
+                return Err(FetchError::Storage("the segment was not read".to_owned()));
+            }
+            (Content::Marker(marker), _) => control_batch(&located.extent, marker).to_bytes(),
+            (Content::Gap, _) => Bytes::new(),
+        };
+        Ok(Self::walk(&located.extent, rest))
     }
 
     /// The batches of an extent, which are these bytes.

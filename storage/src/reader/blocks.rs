@@ -27,14 +27,14 @@ use crate::state::partition::{Extent, Location, Partition};
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct BlockKey {
+pub(crate) struct BlockKey {
     segment: SegmentId,
     position: u64,
 }
 
 /// A block that somebody wants to read.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     key: BlockKey,
     /// Who stands in its header.
     owner: TopicPartition,
@@ -45,16 +45,16 @@ pub(super) struct Wanted {
 
 /// An extent, with the block that it lies in.
 #[derive(Clone, Debug)]
-pub(super) struct Located {
+pub(crate) struct Located {
     /// The extent.
-    pub(super) extent: Extent,
+    pub(crate) extent: Extent,
     /// The block; none if there is none to read.
     pub(super) wanted: Option<Wanted>,
 }
 
 impl Located {
     /// Says where an extent of `partition`, which is called `own`, lies.
-    pub(super) fn of(
+    pub(crate) fn of(
         state: &State,
         own: TopicPartition,
         partition: &Partition,
@@ -67,6 +67,12 @@ impl Located {
             inline: state.segments().inline(location.segment).cloned(),
         });
         Self { extent: *extent, wanted }
+    }
+
+    /// Unpacks the block from the whole object.
+    pub(super) fn open(&self, object: &Bytes) -> Result<Bytes, String> {
+        let block = self.wanted.as_ref().ok_or("there is no block to read")?;
+        open_one(block, 0, object)
     }
 }
 

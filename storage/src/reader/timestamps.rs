@@ -115,7 +115,7 @@ impl Reader {
     ) -> Result<T, FetchError> {
         self.machine.read(|state| {
             let found =
-                state.partition(partition).ok_or(FetchError::UnknownPartition(partition))?;
+                state.kept_partition(partition).ok_or(FetchError::UnknownPartition(partition))?;
             let visible = found.log_start..Watermarks::of(found).limit(isolation);
             Ok(find(found, visible, &|extent| Located::of(state, partition, found, extent)))
         })

@@ -14,7 +14,7 @@ use super::{
     FOOTER_MAGIC, HEADER_BYTES, SEGMENT_MAGIC, SegmentId, VERSION, block_checksum,
 };
 use crate::command::codec::encode_footer;
-use crate::command::{BatchSummary, Run};
+use crate::command::{BatchSummary, NewBlock, Run};
 
 /// How much of a block is compressed to see whether the rest is worth it.
 const SAMPLE_BYTES: usize = 16 * 1024;
@@ -51,6 +51,16 @@ pub struct SealedSegment {
     pub blocks: Vec<SealedBlock>,
 }
 
+impl SealedSegment {
+    /// The object up to its footer.
+    pub fn without_footer(&self) -> Bytes {
+        let end = self.blocks.last().map_or(0, |block| {
+            block.run.position.saturating_add(u64::from(block.run.stored_bytes))
+        });
+        self.bytes.slice(..usize::try_from(end).unwrap_or(0))
+    }
+}
+
 /// One block of a sealed segment.
 #[derive(Debug)]
 pub struct SealedBlock {
@@ -83,20 +93,66 @@ impl SegmentBuilder {
     /// compress.
     pub fn seal(self, id: SegmentId, zstd_level: Option<i32>) -> SealedSegment {
         let mut object = BytesMut::with_capacity(HEADER_BYTES + self.content_bytes * 9 / 8 + 4096);
-        object.put_slice(&SEGMENT_MAGIC);
-        object.put_u16(VERSION);
-        object.put_u16(0);
-        object.put_slice(&id.to_bytes());
+        put_header(&mut object, id);
         let mut packed = Vec::new();
         for (partition, batches) in self.batches {
             for block in split(batches) {
                 packed.push(put_block(&mut object, id, partition, block, zstd_level));
             }
         }
-        put_footer(&mut object, id, &packed);
+        put_footer(&mut object, id, packed.iter().map(|block| &block.run));
         let bytes = object.freeze();
         let blocks = packed.into_iter().map(|block| block.finish(&bytes)).collect();
         SealedSegment { id, bytes, blocks }
+    }
+}
+
+/// Lays a segment out block by block, for content that is too long to be collected first.
+#[derive(Debug)]
+pub struct SegmentSink {
+    id: SegmentId,
+    object: BytesMut,
+    runs: Vec<Run>,
+    zstd_level: Option<i32>,
+}
+
+impl SegmentSink {
+    /// A segment without blocks. `zstd_level` is the level for what came uncompressed, or none.
+    pub fn new(id: SegmentId, zstd_level: Option<i32>) -> Self {
+        let mut object = BytesMut::new();
+        put_header(&mut object, id);
+        Self { id, object, runs: Vec::new(), zstd_level }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Its length so far.
+    pub fn bytes(&self) -> usize {
+        self.object.len()
+    }
+
+    /// Whether nothing was put into it.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Adds a block of these batches, with this partition in its header.
+    pub fn put(&mut self, owner: TopicPartition, batches: Vec<PendingBatch>) -> NewBlock {
+        let bytes = length(batches.iter().map(|batch| batch.bytes.len()).sum());
+        let PackedBlock { run, .. } =
+            put_block(&mut self.object, self.id, owner, batches, self.zstd_level);
+        let block = NewBlock { position: run.position, stored_bytes: run.stored_bytes, bytes };
+        self.runs.push(run);
+        block
+    }
+
+    /// The object.
+    pub fn finish(mut self) -> Bytes {
+        put_footer(&mut self.object, self.id, self.runs.iter());
+        self.object.freeze()
     }
 }
 
@@ -206,9 +262,16 @@ fn compress(batches: &[PendingBatch], level: i32) -> Option<(Bytes, Vec<u8>)> {
     pays(content.len(), payload.len()).then(|| (content.freeze(), payload))
 }
 
-fn put_footer(object: &mut BytesMut, id: SegmentId, blocks: &[PackedBlock]) {
+fn put_header(object: &mut BytesMut, id: SegmentId) {
+    object.put_slice(&SEGMENT_MAGIC);
+    object.put_u16(VERSION);
+    object.put_u16(0);
+    object.put_slice(&id.to_bytes());
+}
+
+fn put_footer<'a>(object: &mut BytesMut, id: SegmentId, runs: impl Iterator<Item = &'a Run>) {
     let blocks_end = u64::try_from(object.len()).unwrap_or(u64::MAX);
-    let footer = encode_footer(id, blocks_end, blocks.iter().map(|block| &block.run));
+    let footer = encode_footer(id, blocks_end, runs);
     object.put_slice(&footer);
     object.put_u32(length(footer.len()));
     object.put_u32(crc32c::crc32c(&footer));

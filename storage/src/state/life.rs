@@ -86,9 +86,7 @@ impl State {
     }
 
     fn branches(&self, branch: &Branch) -> Result<Vec<Partition>, Rejection> {
-        let deleted = || self.topics.deleted.get(&branch.of).map(|deleted| &deleted.topic);
-        let parent = self.topics.get(branch.of).or_else(deleted);
-        let parent = parent.ok_or(Rejection::UnknownTopic(branch.of))?;
+        let parent = self.kept_topic(branch.of).ok_or(Rejection::UnknownTopic(branch.of))?;
         if branch.ends.len() != parent.partitions.len() {
             return Err(Rejection::Malformed("a branch has as many partitions as its parent"));
         }
@@ -160,7 +158,19 @@ impl State {
         }
     }
 
-    /// A topic that was deleted and is not purged, by id.
+    /// A topic that lives, or was deleted and is not purged.
+    pub fn kept_topic(&self, topic: TopicId) -> Option<&Topic> {
+        let deleted = || self.topics.deleted.get(&topic).map(|deleted| &deleted.topic);
+        self.topics.get(topic).or_else(deleted)
+    }
+
+    /// A partition of such a topic.
+    pub fn kept_partition(&self, at: TopicPartition) -> Option<&Partition> {
+        let index = usize::try_from(at.partition).ok()?;
+        self.kept_topic(at.topic)?.partitions.get(index)
+    }
+
+    /// Topics that were deleted and are not purged, by id.
     pub fn deleted_topics(&self) -> &BTreeMap<TopicId, Deleted> {
         &self.topics.deleted
     }

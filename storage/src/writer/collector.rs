@@ -160,11 +160,14 @@ impl Collector {
         if self.builder.is_empty() {
             return;
         }
-        self.budget.spend(Instant::now());
+        let is_inline = self.is_inline();
+        let cost = if is_inline { self.inline_cost() } else { PUT_COST };
+        self.budget.spend(Instant::now(), cost);
         self.places.clear();
         let flush = Flush {
             id: self.namer.next(),
             wakes: self.wakes,
+            is_inline,
             builder: mem::take(&mut self.builder),
             waiters: mem::take(&mut self.waiters),
         };
@@ -173,6 +176,21 @@ impl Collector {
         if let Ok(place) = self.sealed.reserve().await {
             place.send(self.upload.start(flush));
         }
+    }
+
+    /// Whether what was collected is to travel in the log.
+    fn is_inline(&self) -> bool {
+        let bytes = self.builder.content_bytes();
+        let held = || self.namer.machine.read(|state| state.segments().inline_bytes());
+        // A partition takes a run of some dozens of bytes, and a block header.
+        bytes + self.places.len() * INLINE_RUN_BYTES <= self.config.inline_bytes_max
+            && held() < self.config.inline_bytes_held_max
+    }
+
+    /// What the longer entry costs.
+    fn inline_cost(&self) -> u32 {
+        let kilobytes = self.builder.content_bytes() / 1024 + 1;
+        u32::try_from(kilobytes).unwrap_or(PUT_COST).min(PUT_COST)
     }
 
     fn refuse_the_rest(&mut self) {
@@ -184,6 +202,13 @@ impl Collector {
         }
     }
 }
+
+/// What a put costs, in writes of a kilobyte to the log: $5.00 a million of one, $0.625 a million
+/// of the other.
+const PUT_COST: u32 = 8;
+
+/// What each partition adds to an entry besides its batches, about.
+const INLINE_RUN_BYTES: usize = 100;
 
 /// How often a segment may be sealed before it is full or its linger is over.
 struct PutBudget {
@@ -203,7 +228,8 @@ impl PutBudget {
         self.next
     }
 
-    fn spend(&mut self, now: Instant) {
-        self.next = now.max(self.next) + self.interval;
+    /// Spends what a put costs, or some [`PUT_COST`]ths of it.
+    fn spend(&mut self, now: Instant, cost: u32) {
+        self.next = now.max(self.next) + self.interval * cost / PUT_COST;
     }
 }

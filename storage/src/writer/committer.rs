@@ -57,14 +57,23 @@ impl Committer {
     /// Queues the commit, in pieces if it is long; the answer is awaited aside, so that the next
     /// segment's commit can gather behind this one in the same entry.
     async fn propose(&mut self, stored: Stored, waiters: Vec<Waiting>) {
-        let Stored { id, bytes, runs } = stored;
+        let Stored { id: segment, bytes, runs, inline } = stored;
         let mut parts = Vec::new();
-        for runs in split(runs, self.config.commit_bytes_max) {
+        let pieces = match &inline {
+            Some(_) => vec![runs],
+            None => split(runs, self.config.commit_bytes_max),
+        };
+        for runs in pieces {
             let places = runs.iter().map(|run| (run.partition, run.batches.len())).collect();
-            let commit = Command::CommitSegment { segment: id, bytes, runs };
+            let content = inline.as_ref().map(|inline| inline.content.clone());
+            let commit = match content {
+                Some(content) => Command::CommitInline { segment, content, runs },
+                None => Command::CommitSegment { segment, bytes, runs },
+            };
             parts.push(Part { runs: places, proposed: self.machine.submit(commit).await });
         }
         self.proposed.spawn(async move {
+            let under_way = inline.map(|inline| inline.under_way);
             let mut answers: BTreeMap<TopicPartition, Vec<Answer>> = BTreeMap::new();
             for part in parts {
                 let outcome = match part.proposed {
@@ -73,6 +82,7 @@ impl Committer {
                 };
                 collect(&mut answers, part.runs, outcome);
             }
+            drop(under_way);
             let mut answer = |partition, place: usize| {
                 let answers = answers.get(&partition).and_then(|answers| answers.get(place));
                 answers.cloned().unwrap_or(Err(AppendError::Unknown))

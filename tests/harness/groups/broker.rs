@@ -17,6 +17,7 @@ use odradek_protocol::id::NodeId;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::BrokerAddress;
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::LifeConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
@@ -170,7 +171,7 @@ impl Broker {
         self.close();
         self.groups.kill();
         self.transactions.kill();
-        self.engine.machine.kill();
+        self.engine.kill();
     }
 
     /// Ends it in good order: first it names itself to nobody any more.
@@ -256,6 +257,7 @@ fn config(place: u64, seed: u64) -> EngineConfig {
         },
         // Small, so that blocks are read from the store and not only from memory.
         reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
+        life: LifeConfig::default(),
     }
 }
 

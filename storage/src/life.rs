@@ -1,0 +1,60 @@
+//! The life of data after its commit: tasks that move, expire and delete it.
+//!
+//! All of them only propose; `apply` decides. Each looks at the state, does its work aside, and
+//! says what is to be changed and what it rests on. None of them is needed for a broker to serve,
+//! and all can be killed at any moment: what they leave behind is an object that nothing refers to.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::machine::Machine;
+use crate::object::ObjectStore;
+
+pub mod merger;
+pub(crate) mod rewriting;
+pub mod sweeper;
+
+use merger::{Merger, MergerConfig};
+use sweeper::{Sweeper, SweeperConfig};
+
+/// How the tasks behave.
+#[derive(Clone, Debug, Default)]
+pub struct LifeConfig {
+    /// What makes few large segments of many small ones.
+    pub merger: MergerConfig,
+    /// What deletes objects.
+    pub sweeper: SweeperConfig,
+}
+
+/// The tasks, as long as this lives.
+#[derive(Debug)]
+pub struct Life {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Life {
+    /// Starts them.
+    pub fn start(
+        machine: &Machine,
+        objects: &Arc<dyn ObjectStore>,
+        config: LifeConfig,
+        seed: u64,
+    ) -> Self {
+        let (machine, objects) = (|| machine.clone(), || Arc::clone(objects));
+        let merger = Merger::new(machine(), objects(), config.merger, seed);
+        let sweeper = Sweeper::new(machine(), objects(), config.sweeper);
+        Self { tasks: vec![tokio::spawn(merger.run()), tokio::spawn(sweeper.run())] }
+    }
+
+    /// Ends them at once, as a killed process would.
+    pub fn kill(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

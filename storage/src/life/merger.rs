@@ -1,0 +1,189 @@
+//! The merger: makes few large segments of many small ones, with the batches of each partition side
+//! by side.
+//!
+//! Segments are merged in *units*, in the order in which they were begun: enough of them that a
+//! large one comes out ([`plan`]). Each byte is rewritten once in a system under load, and at most
+//! twice: what was merged when there was little of it is merged once more when there is much. Whose
+//! turn a unit is follows from its first segment, so that units are spread over the brokers; if two
+//! take the same one, what comes second is turned away by `apply`, and its output is swept.
+//!
+//! Also what the state holds itself, because it was too small for an object, is moved into objects
+//! here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::rewriting::{self, Names, Piece, RewriteError};
+use crate::command::{NewExtent, Replacement};
+use crate::machine::Machine;
+use crate::object::ObjectStore;
+use crate::reader::{Batches, FetchError};
+use crate::segment::SegmentId;
+use crate::segment::builder::SegmentSink;
+use crate::writer::off_the_workers;
+
+mod plan;
+
+use plan::{Run, Unit};
+
+/// How the merger behaves.
+#[derive(Clone, Debug)]
+pub struct MergerConfig {
+    /// How often it looks whether there is something to do.
+    pub interval: Duration,
+    /// A unit has about this many bytes. What is half as large is not merged again. Twice as much
+    /// is in memory while it is merged.
+    pub unit_bytes: u64,
+    /// A unit has at most this many segments.
+    pub unit_segments_max: NonZeroUsize,
+    /// When the state holds this many bytes itself, they are merged, however small the unit.
+    pub inline_bytes_max: u64,
+    /// How many segments are read at once.
+    pub gets_inflight_max: NonZeroUsize,
+    /// Bytes that are rewritten in a second, on the average.
+    pub bytes_per_second: u64,
+    /// Level at which batches that came uncompressed are compressed, or none.
+    pub zstd_level: Option<i32>,
+}
+
+impl Default for MergerConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            unit_bytes: 64 * 1024 * 1024,
+            unit_segments_max: NonZeroUsize::new(1000).expect("not zero"),
+            inline_bytes_max: 4 * 1024 * 1024,
+            gets_inflight_max: NonZeroUsize::new(8).expect("not zero"),
+            bytes_per_second: 64 * 1024 * 1024,
+            zstd_level: Some(1),
+        }
+    }
+}
+
+/// The task.
+pub(super) struct Merger {
+    machine: Machine,
+    objects: Arc<dyn ObjectStore>,
+    config: MergerConfig,
+    names: Names,
+    /// Segments that can't be read: others are not to wait for them.
+    unreadable: BTreeSet<SegmentId>,
+}
+
+impl Merger {
+    pub(super) fn new(
+        machine: Machine,
+        objects: Arc<dyn ObjectStore>,
+        config: MergerConfig,
+        seed: u64,
+    ) -> Self {
+        let names = Names::new(seed, *b"merging.");
+        Self { machine, objects, config, names, unreadable: BTreeSet::new() }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            sleep(self.config.interval).await;
+            loop {
+                let unit = self.machine.read(|state| {
+                    plan::next(state, self.machine.node_id(), &self.config, &self.unreadable)
+                });
+                let Some(unit) = unit else { break };
+                let rested = self.rest_after(unit.bytes());
+                match self.merge(unit).await {
+                    Ok(()) => sleep_until(rested).await,
+                    Err(error) => {
+                        if let RewriteError::Input { segment, .. } = &error {
+                            tracing::error!(%error, "a segment is left out of merging");
+                            self.unreadable.insert(*segment);
+                        } else {
+                            tracing::warn!(%error, "merging is put off");
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn rest_after(&self, bytes: u64) -> Instant {
+        let millis = bytes.saturating_mul(1000) / self.config.bytes_per_second.max(1);
+        Instant::now() + Duration::from_millis(millis)
+    }
+
+    async fn merge(&mut self, unit: Unit) -> Result<(), RewriteError> {
+        let inputs = unit.inputs.len();
+        let mut objects =
+            rewriting::read_all(&self.objects, &unit.stored(), self.config.gets_inflight_max)
+                .await?;
+        objects.extend(unit.inline());
+        let id = self.names.next(&self.machine);
+        let (level, zstd_level) = (unit.level, self.config.zstd_level);
+        let merged = off_the_workers(move || rewrite(id, &unit.runs, &objects, zstd_level)).await?;
+        let Merged { object, replacements } = merged;
+        let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
+        rewriting::store(Arc::clone(&self.objects), id, object).await?;
+        let runs = replacements.len();
+        let late = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
+        tracing::info!(segment = %id, inputs, bytes, runs, late, "segments are merged");
+        Ok(())
+    }
+}
+
+/// A segment that is ready to be put, and what to replace by what is in it.
+struct Merged {
+    object: Bytes,
+    replacements: Vec<Replacement>,
+}
+
+/// Lays the batches of a unit out anew. Runs with the same extents, of a topic and its branches,
+/// come to lie in the same blocks.
+fn rewrite(
+    id: SegmentId,
+    runs: &[Run],
+    objects: &BTreeMap<SegmentId, Bytes>,
+    zstd_level: Option<i32>,
+) -> Result<Merged, RewriteError> {
+    let mut sink = SegmentSink::new(id, zstd_level);
+    let mut done = BTreeMap::new();
+    let mut replacements = Vec::with_capacity(runs.len());
+    for run in runs {
+        let extents = match done.get(&run.contents()) {
+            Some(extents) => Vec::clone(extents),
+            None => {
+                let extents = rewrite_run(&mut sink, run, objects)?;
+                done.insert(run.contents(), extents.clone());
+                extents
+            }
+        };
+        let Run { partition, from, to, inputs, .. } = *run;
+        replacements.push(Replacement { partition, from, to, inputs, extents, cleaned: None });
+    }
+    Ok(Merged { object: sink.finish(), replacements })
+}
+
+fn rewrite_run(
+    sink: &mut SegmentSink,
+    run: &Run,
+    objects: &BTreeMap<SegmentId, Bytes>,
+) -> Result<Vec<NewExtent>, RewriteError> {
+    let sink_id = sink.id();
+    let mut piece = Piece::new(sink, run.from);
+    for (located, owner) in &run.extents {
+        let segment = located.extent.segment();
+        let failed = |error: FetchError| RewriteError::Input {
+            segment: segment.unwrap_or(sink_id),
+            cause: error.to_string(),
+        };
+        let object = segment.and_then(|segment| objects.get(&segment));
+        for batch in Batches::in_object(located, object).map_err(failed)? {
+            piece.push(*owner, &batch.map_err(failed)?);
+        }
+    }
+    Ok(piece.finish(run.to))
+}

@@ -1,0 +1,277 @@
+//! Rewriting extents: from batches in their places to a new segment that is in the store, verified,
+//! and the command that swaps it in. What merging and compaction share.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use odradek_protocol::id::{Offset, ProducerId, TopicPartition};
+use odradek_protocol::record::{Codec, RecordBatch};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+
+use crate::command::{
+    BatchProducer, BatchSummary, BatchTransaction, Command, Incarnation, NewExtent, Outcome,
+    Replacement,
+};
+use crate::machine::Machine;
+use crate::object::{ObjectStore, Put};
+use crate::reader::PlacedBatch;
+use crate::segment::builder::{PendingBatch, SegmentSink};
+use crate::segment::{
+    BLOCK_BATCHES_MAX, BLOCK_CONTENT_BYTES_MAX, SegmentId, open_block, read_footer,
+};
+
+/// Replacements are proposed in pieces of about this many bytes.
+const PIECE_BYTES_MAX: usize = 96 * 1024;
+
+/// How many bytes one replacement takes in an entry, and each of its extents.
+const REPLACEMENT_BYTES: usize = 64;
+const EXTENT_BYTES: usize = 40;
+
+/// Why something could not be rewritten. It stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RewriteError {
+    /// An input can't be read, or is not what it should be.
+    #[error("segment {segment} can't be read: {cause}")]
+    Input {
+        /// The segment.
+        segment: SegmentId,
+        /// Why.
+        cause: String,
+    },
+    /// The output is not in the store, or not as it was put there.
+    #[error("segment {segment} was not stored: {cause}")]
+    Output {
+        /// The segment.
+        segment: SegmentId,
+        /// Why.
+        cause: String,
+    },
+    /// The log did not take the command, or did not say.
+    #[error("the log does not answer")]
+    Log,
+}
+
+/// Gives new segments their names.
+pub(crate) struct Names {
+    incarnation: Incarnation,
+    counter: u64,
+}
+
+impl Names {
+    /// Names that no other task and no other broker gives: `task` tells apart those of one broker.
+    pub(crate) fn new(seed: u64, task: [u8; 8]) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ u64::from_be_bytes(task));
+        Self { incarnation: Incarnation(random.next_u64()), counter: 0 }
+    }
+
+    pub(crate) fn next(&mut self, machine: &Machine) -> SegmentId {
+        self.counter += 1;
+        let began = machine.read(|state| state.applied());
+        SegmentId { began, incarnation: self.incarnation, counter: self.counter }
+    }
+}
+
+/// Puts the batches of a contiguous piece of a partition into blocks, and says which extents that
+/// makes: they cover the piece from `next` to its end, whatever is missing in it.
+pub(crate) struct Piece<'a> {
+    sink: &'a mut SegmentSink,
+    /// Where the next extent begins.
+    next: Offset,
+    owner: Option<TopicPartition>,
+    batches: Vec<PendingBatch>,
+    bytes: usize,
+    max_timestamp: i64,
+    extents: Vec<NewExtent>,
+}
+
+impl<'a> Piece<'a> {
+    /// A piece that begins at `from`.
+    pub(crate) fn new(sink: &'a mut SegmentSink, from: Offset) -> Self {
+        Self {
+            sink,
+            next: from,
+            owner: None,
+            batches: Vec::new(),
+            bytes: 0,
+            max_timestamp: -1,
+            extents: Vec::new(),
+        }
+    }
+
+    /// Adds the next batch, of a block that has `owner` in its header.
+    pub(crate) fn push(&mut self, owner: TopicPartition, batch: &PlacedBatch) {
+        let is_full = self.bytes + batch.bytes.len() > BLOCK_CONTENT_BYTES_MAX
+            || self.batches.len() >= BLOCK_BATCHES_MAX
+            || self.owner.is_some_and(|it| it != owner);
+        if is_full && !self.batches.is_empty() {
+            self.close(batch.base);
+        }
+        self.owner = Some(owner);
+        self.bytes += batch.bytes.len();
+        if !batch.is_control {
+            self.max_timestamp = self.max_timestamp.max(batch.max_timestamp);
+        }
+        self.batches.push(pending(batch));
+    }
+
+    /// The extents, the last of which ends at `to`.
+    pub(crate) fn finish(mut self, to: Offset) -> Vec<NewExtent> {
+        self.close(to);
+        self.extents
+    }
+
+    /// Closes the block: its extent goes on until `end`, where the next one begins.
+    fn close(&mut self, end: Offset) {
+        let mut left = end.0 - self.next.0;
+        self.next = end;
+        let batches = std::mem::take(&mut self.batches);
+        let mut block = self.owner.filter(|_| !batches.is_empty()).map(|owner| {
+            let block = self.sink.put(owner, batches);
+            (block, std::mem::replace(&mut self.max_timestamp, -1))
+        });
+        self.bytes = 0;
+        // More offsets than an extent takes can only be missing ones.
+        while left > 0 {
+            let records = u32::try_from(left).unwrap_or(u32::MAX);
+            let (block, max_timestamp) =
+                block.take().map_or((None, -1), |(block, max)| (Some(block), max));
+            self.extents.push(NewExtent { records, max_timestamp, block });
+            left -= i64::from(records);
+        }
+    }
+}
+
+fn pending(placed: &PlacedBatch) -> PendingBatch {
+    let bytes = placed.with_offset();
+    let compressed = RecordBatch::split_first(&bytes)
+        .is_some_and(|(batch, _)| batch.codec().is_ok_and(|codec| codec != Codec::None));
+    let summary = BatchSummary {
+        bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        records: placed.records,
+        max_timestamp: placed.max_timestamp,
+        producer: producer(&bytes),
+    };
+    PendingBatch { bytes, summary, compressed }
+}
+
+/// The producer of a batch, for the footer: nothing is judged by it any more.
+fn producer(bytes: &Bytes) -> Option<BatchProducer> {
+    let (batch, _) = RecordBatch::split_first(bytes)?;
+    (batch.producer_id() >= 0).then(|| BatchProducer {
+        id: ProducerId(batch.producer_id()),
+        epoch: batch.producer_epoch(),
+        base_sequence: batch.base_sequence(),
+        transaction: match batch.is_transactional() {
+            true => BatchTransaction::Added,
+            false => BatchTransaction::None,
+        },
+    })
+}
+
+/// Puts a segment into the store, reads it back and looks at every byte of it.
+pub(crate) async fn store(
+    objects: Arc<dyn ObjectStore>,
+    id: SegmentId,
+    object: Bytes,
+) -> Result<(), RewriteError> {
+    let failed = |cause: String| RewriteError::Output { segment: id, cause };
+    match objects.put_if_absent(&id.key(), object.clone()).await {
+        // Nobody else has this name: it is ours, from an attempt that was not answered.
+        Ok(Put::Created | Put::Exists) => {}
+        Err(error) => return Err(failed(error.to_string())),
+    }
+    let length = u64::try_from(object.len()).unwrap_or(u64::MAX);
+    let read = objects.get_range(&id.key(), 0..length).await;
+    let read = read.map_err(|error| failed(error.to_string()))?;
+    let read = read.ok_or_else(|| failed("it is not there".to_owned()))?;
+    verify(id, &read).map_err(failed)?;
+    if read == object { Ok(()) } else { Err(failed("it is another one".to_owned())) }
+}
+
+/// Looks at every block and every batch of a segment.
+fn verify(id: SegmentId, object: &Bytes) -> Result<(), String> {
+    for run in read_footer(id, object).map_err(|error| error.to_string())? {
+        let start = usize::try_from(run.position).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(run.stored_bytes).unwrap_or(usize::MAX));
+        if end > object.len() {
+            return Err("a block lies outside".to_owned());
+        }
+        let block = object.slice(start..end);
+        let mut content = open_block(id, run.partition, run.position, &block)
+            .map_err(|error| error.to_string())?;
+        for _ in &run.batches {
+            let (batch, rest) = RecordBatch::split_first(&content).ok_or("a batch is cut")?;
+            if !batch.is_whole() {
+                return Err(format!("the batch at {} is damaged", batch.base_offset()));
+            }
+            content = rest;
+        }
+        if !content.is_empty() {
+            return Err("there are more batches than the footer names".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Reads whole segments, a few at once.
+pub(crate) async fn read_all(
+    objects: &Arc<dyn ObjectStore>,
+    segments: &BTreeMap<SegmentId, u64>,
+    at_once: NonZeroUsize,
+) -> Result<BTreeMap<SegmentId, Bytes>, RewriteError> {
+    let reads = segments.iter().map(|(id, bytes)| {
+        let (objects, segment, bytes) = (Arc::clone(objects), *id, *bytes);
+        async move {
+            let failed = |cause: String| RewriteError::Input { segment, cause };
+            let read = objects.get_range(&segment.key(), 0..bytes).await;
+            let read = read.map_err(|error| failed(error.to_string()))?;
+            let read = read.ok_or_else(|| failed("it is not in the store".to_owned()))?;
+            Ok((segment, read))
+        }
+    });
+    let reads: Vec<_> = reads.collect();
+    stream::iter(reads).buffered(at_once.get()).try_collect().await
+}
+
+/// Swaps in what lies in a segment, in pieces if that is much. Returns how many replacements were
+/// turned away.
+pub(crate) async fn swap(
+    machine: &Machine,
+    segment: SegmentId,
+    bytes: u64,
+    level: u8,
+    replacements: Vec<Replacement>,
+) -> Result<usize, RewriteError> {
+    let mut turned_away = 0;
+    for replacements in pieces(replacements) {
+        let command = Command::ReplaceExtents { segment, bytes, level, replacements };
+        match machine.propose(command).await {
+            Ok(Outcome::ExtentsReplaced(outcomes)) => {
+                turned_away += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+            }
+            _ => return Err(RewriteError::Log),
+        }
+    }
+    Ok(turned_away)
+}
+
+fn pieces(replacements: Vec<Replacement>) -> Vec<Vec<Replacement>> {
+    let mut pieces: Vec<Vec<Replacement>> = Vec::new();
+    let mut bytes = 0;
+    for replacement in replacements {
+        let more = REPLACEMENT_BYTES + EXTENT_BYTES * replacement.extents.len();
+        bytes += more;
+        match pieces.last_mut() {
+            Some(piece) if bytes <= PIECE_BYTES_MAX => piece.push(replacement),
+            _ => {
+                bytes = more;
+                pieces.push(vec![replacement]);
+            }
+        }
+    }
+    pieces
+}

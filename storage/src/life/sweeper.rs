@@ -1,0 +1,211 @@
+//! The sweeper: deletes objects that nothing refers to.
+//!
+//! Two kinds. Segments that were committed, and whose last extent is gone, wait in the state
+//! (`state::segments`) until no reader can be in the middle of them. *Orphans* were put and never
+//! committed, because their broker died, was slow or was turned away; only a listing finds them.
+//!
+//! No clock decides whether an object may go. A segment's name says how far its broker had followed
+//! the log when it was begun; a command raises the horizon, from where on segments that were begun
+//! below it are not committed any more; and only those are deleted. This broker has applied the
+//! command by then, so that whatever was committed of them before is known here. How long things
+//! wait is measured by the clock of timers, and only makes them wait longer if it is wrong.
+//!
+//! One broker sweeps, the same whoever asks; if two do, because they don't agree yet, what one has
+//! deleted is not there for the other.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::command::{Command, Outcome};
+use crate::key::ObjectKey;
+use crate::lsn::Lsn;
+use crate::machine::Machine;
+use crate::object::{ObjectMeta, ObjectStore};
+use crate::port::PortError;
+use crate::segment::SegmentId;
+use crate::state::State;
+
+/// How the sweeper behaves.
+#[derive(Clone, Debug)]
+pub struct SweeperConfig {
+    /// How often it looks whether there is something to do.
+    pub interval: Duration,
+    /// How long a segment may take from its first batch to its commit: one that takes longer loses
+    /// the commit.
+    pub commit_max: Duration,
+    /// How long what nothing refers to any more is kept for readers: longer than any fetch.
+    pub grace: Duration,
+    /// How often the store is listed to find orphans.
+    pub listing_interval: Duration,
+    /// How many objects are deleted, or listed, with one request.
+    pub objects_per_request: NonZeroUsize,
+}
+
+impl Default for SweeperConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            commit_max: Duration::from_secs(10 * 60),
+            grace: Duration::from_secs(10 * 60),
+            listing_interval: Duration::from_secs(60 * 60),
+            objects_per_request: NonZeroUsize::new(500).expect("not zero"),
+        }
+    }
+}
+
+/// The task.
+pub(super) struct Sweeper {
+    machine: Machine,
+    objects: Arc<dyn ObjectStore>,
+    config: SweeperConfig,
+    /// How far the log was applied, and when; oldest first.
+    seen: VecDeque<(Instant, Lsn)>,
+    /// When the store was last listed.
+    listed: Instant,
+}
+
+/// Why a round was not finished. There is another one.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("the log does not take it")]
+    Log,
+    #[error(transparent)]
+    Store(#[from] PortError),
+}
+
+impl Sweeper {
+    pub(super) fn new(
+        machine: Machine,
+        objects: Arc<dyn ObjectStore>,
+        config: SweeperConfig,
+    ) -> Self {
+        Self { machine, objects, config, seen: VecDeque::new(), listed: Instant::now() }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            sleep(self.config.interval).await;
+            self.remember();
+            if !self.is_ours() {
+                continue;
+            }
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "sweeping is put off");
+            }
+        }
+    }
+
+    /// Notes how far the log is applied, and forgets what is older than anybody asks for.
+    fn remember(&mut self) {
+        let longest = self.config.commit_max.max(self.config.grace);
+        while self.seen.get(1).is_some_and(|(at, _)| at.elapsed() >= longest) {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((Instant::now(), self.machine.read(State::applied)));
+    }
+
+    /// How far the log was applied so long ago at least.
+    fn applied_before(&self, age: Duration) -> Option<Lsn> {
+        let old = self.seen.iter().rev().find(|(at, _)| at.elapsed() >= age);
+        old.map(|(_, lsn)| *lsn)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.machine.read(|state| state.housekeeper()) == Some(self.machine.node_id())
+    }
+
+    async fn round(&mut self) -> Result<(), Unfinished> {
+        let Some(horizon) = self.applied_before(self.config.commit_max) else { return Ok(()) };
+        let Some(dropped) = self.applied_before(self.config.grace) else { return Ok(()) };
+        let is_listing = self.listed.elapsed() >= self.config.listing_interval;
+        let (has_waiting, before) = self.machine.read(|state| {
+            let mut waiting = state.segments().unreferenced().iter();
+            let is_due = waiting.any(|(id, it)| id.began < horizon && it.since <= dropped);
+            (is_due, state.segments().horizon())
+        });
+        if !has_waiting && !is_listing {
+            return Ok(());
+        }
+        if horizon > before {
+            self.propose(Command::RaiseHorizon { to: horizon }).await?;
+        }
+        while self.sweep_unreferenced(dropped).await? > 0 {}
+        if is_listing {
+            self.sweep_orphans().await?;
+            self.listed = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Deletes some of the segments that nothing refers to. Returns how many.
+    async fn sweep_unreferenced(&self, dropped: Lsn) -> Result<usize, Unfinished> {
+        let most = self.config.objects_per_request.get();
+        let (segments, bytes) = self.machine.read(|state| {
+            let horizon = state.segments().horizon();
+            let waiting = state.segments().unreferenced().iter();
+            let due = waiting.filter(|(id, it)| id.began < horizon && it.since <= dropped);
+            let due: Vec<_> = due.take(most).map(|(id, it)| (*id, it.bytes)).collect();
+            let bytes: u64 = due.iter().map(|(_, bytes)| bytes).sum();
+            (due.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), bytes)
+        });
+        if segments.is_empty() {
+            return Ok(0);
+        }
+        let keys: Vec<ObjectKey> = segments.iter().map(SegmentId::key).collect();
+        self.objects.delete(&keys).await?;
+        let count = segments.len();
+        self.propose(Command::ForgetSegments { segments }).await?;
+        tracing::info!(segments = count, bytes, "segments that nothing refers to are deleted");
+        Ok(count)
+    }
+
+    /// Lists all segments, and deletes those below the horizon that nobody knows.
+    async fn sweep_orphans(&self) -> Result<(), Unfinished> {
+        let mut after: Option<ObjectKey> = None;
+        loop {
+            let most = self.config.objects_per_request;
+            let listed = self.objects.list(SegmentId::PREFIX, after.as_ref(), most).await?;
+            let orphans = self.orphans(&listed);
+            if !orphans.is_empty() {
+                let bytes: u64 = orphans.iter().map(|object| object.size).sum();
+                let keys: Vec<ObjectKey> = orphans.iter().map(|it| it.key.clone()).collect();
+                self.objects.delete(&keys).await?;
+                let count = keys.len();
+                tracing::info!(segments = count, bytes, "segments never committed are deleted");
+            }
+            if listed.len() < most.get() {
+                return Ok(());
+            }
+            after = listed.into_iter().next_back().map(|object| object.key);
+        }
+    }
+
+    fn orphans(&self, listed: &[ObjectMeta]) -> Vec<ObjectMeta> {
+        self.machine.read(|state| {
+            let segments = state.segments();
+            let is_orphan = |object: &&ObjectMeta| {
+                SegmentId::from_key(&object.key)
+                    .is_some_and(|id| id.began < segments.horizon() && !segments.is_known(id))
+            };
+            listed.iter().filter(is_orphan).cloned().collect()
+        })
+    }
+
+    async fn propose(&self, command: Command) -> Result<(), Unfinished> {
+        match self.machine.propose(command).await {
+            Ok(Outcome::Done) => Ok(()),
+            _ => Err(Unfinished::Log),
+        }
+    }
+}
+
+impl fmt::Debug for Sweeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sweeper").field("config", &self.config).finish_non_exhaustive()
+    }
+}
