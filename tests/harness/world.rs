@@ -11,7 +11,8 @@
 //! - what one producer sent stands in the order in which it was sent;
 //! - nothing is there that nobody sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ use odradek_storage::command::{
     BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, Outcome,
 };
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::key::ObjectKey;
 use odradek_storage::life::LifeConfig;
+use odradek_storage::life::merger::MergerConfig;
+use odradek_storage::life::sweeper::SweeperConfig;
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
@@ -32,7 +36,8 @@ use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::NoPeers;
 use odradek_storage::peer::memory::MemoryPeers;
-use odradek_storage::reader::{FetchTarget, Isolation, ReaderConfig};
+use odradek_storage::reader::{FetchTarget, Isolation, Reader, ReaderConfig};
+use odradek_storage::segment::SegmentId;
 use odradek_storage::segment::builder::PendingBatch;
 use odradek_storage::writer::{AppendError, Appended, WriterConfig};
 use rand::rngs::StdRng;
@@ -67,6 +72,10 @@ pub struct Plan {
     pub peers_lost: f64,
     /// How often a broker is killed and another started in its place; zero for never.
     pub kill_interval: Duration,
+    /// Whether data is merged and swept all the time.
+    pub moves: bool,
+    /// Bytes of batches that travel in the log.
+    pub inline_bytes_max: usize,
 }
 
 /// What a world came to.
@@ -82,6 +91,31 @@ pub struct Report {
     pub kills: usize,
     /// Positions at which digests of several brokers were compared.
     pub compared: usize,
+    /// Segments that were merged from others and are referred to at the end.
+    pub merged: usize,
+    /// Segments that the state holds itself at the end.
+    pub inline: usize,
+}
+
+/// Tasks that do at once what otherwise takes its time, and in small portions.
+fn hasty_life() -> LifeConfig {
+    LifeConfig {
+        merger: MergerConfig {
+            interval: Duration::from_millis(300),
+            unit_bytes: 4000,
+            unit_segments_max: NonZeroUsize::new(10).unwrap(),
+            inline_bytes_max: 1000,
+            zstd_level: None,
+            ..MergerConfig::default()
+        },
+        sweeper: SweeperConfig {
+            interval: Duration::from_millis(200),
+            commit_max: Duration::from_secs(2),
+            grace: Duration::from_secs(1),
+            listing_interval: Duration::from_secs(1),
+            objects_per_request: NonZeroUsize::new(7).unwrap(),
+        },
+    }
 }
 
 /// What is known of a record that was sent.
@@ -241,11 +275,12 @@ impl World {
                 put_attempt_max: Duration::from_millis(500),
                 segment_bytes_max: 2000,
                 zstd_level: None,
+                inline_bytes_max: self.plan.inline_bytes_max,
                 ..WriterConfig::default()
             },
             // Small, so that blocks are read from the store and not only from memory.
             reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
-            life: LifeConfig::default(),
+            life: if self.plan.moves { hasty_life() } else { LifeConfig::default() },
         }
     }
 
@@ -297,7 +332,54 @@ impl World {
 
     /// Reads everything back through a broker that has seen nothing yet, and checks the history.
     async fn judge(mut self) -> Report {
-        let reader = self.start_broker(false).await.engine.reader;
+        let engine = self.start_broker(false).await.engine;
+        let found = self.read_all(&engine.reader).await;
+        check(self.plan.seed, &self.history.lock().unwrap().sent, &found);
+        if self.plan.moves {
+            self.settle(&engine).await;
+            assert_eq!(self.read_all(&engine.reader).await, found, "seed {}", self.plan.seed);
+        }
+        let history = self.history.lock().unwrap();
+        let (merged, inline) = engine.machine.read(|state| {
+            let segments = || state.segments().referenced().values();
+            let merged = segments().filter(|it| it.level > 0).count();
+            (merged, segments().filter(|it| it.inline.is_some()).count())
+        });
+        Report {
+            trace: history.trace.clone(),
+            acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
+            unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
+            kills: self.kills,
+            compared: self.digests.compared(),
+            merged,
+            inline,
+        }
+    }
+
+    /// Waits until the store holds what the state refers to, and nothing else (C1).
+    async fn settle(&self, engine: &Engine) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let most = NonZeroUsize::new(100_000).unwrap();
+            let listed = self.objects.list(SegmentId::PREFIX, None, most).await.unwrap();
+            let stored: BTreeSet<ObjectKey> = listed.into_iter().map(|it| it.key).collect();
+            let referenced: BTreeSet<ObjectKey> = engine.machine.read(|state| {
+                let segments = state.segments().referenced().iter();
+                segments.filter(|(_, it)| it.inline.is_none()).map(|(id, _)| id.key()).collect()
+            });
+            let seed = self.plan.seed;
+            let missing: Vec<_> = referenced.difference(&stored).collect();
+            assert!(missing.is_empty(), "seed {seed}: the store has lost {missing:?}");
+            if stored == referenced {
+                return;
+            }
+            let left: Vec<_> = stored.difference(&referenced).collect();
+            assert!(Instant::now() < deadline, "seed {seed}: nobody sweeps {left:?}");
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn read_all(&self, reader: &Reader) -> BTreeMap<TopicPartition, Vec<(i64, Bytes)>> {
         let mut found: BTreeMap<TopicPartition, Vec<(i64, Bytes)>> = BTreeMap::new();
         for partition in 0..self.plan.partitions {
             let partition =
@@ -316,15 +398,7 @@ impl World {
                 records.extend(read.into_iter().map(|it| (it.offset, it.value)));
             }
         }
-        let history = self.history.lock().unwrap();
-        check(self.plan.seed, &history.sent, &found);
-        Report {
-            trace: history.trace.clone(),
-            acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
-            unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
-            kills: self.kills,
-            compared: self.digests.compared(),
-        }
+        found
     }
 }
 

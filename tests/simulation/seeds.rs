@@ -60,6 +60,8 @@ fn plan(seed: u64) -> Plan {
         log_faults,
         peers_lost,
         kill_interval: if kills { Duration::from_secs(2) } else { Duration::ZERO },
+        moves: random.random_bool(0.7),
+        inline_bytes_max: if random.random_bool(0.5) { 0 } else { 1000 },
     }
 }
 
@@ -67,13 +69,15 @@ fn summarise(what: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     println!(
         "{what}: {} worlds, {} simulated minutes, {} records acknowledged, {} unknown, {} kills, \
-         {} positions compared",
+         {} positions compared, {} segments merged, {} inline at the end",
         reports.len(),
         reports.len() * 20 / 60,
         sum(|it| it.acknowledged),
         sum(|it| it.unknown),
         sum(|it| it.kills),
         sum(|it| it.compared),
+        sum(|it| it.merged),
+        sum(|it| it.inline),
     );
 }
 
@@ -88,6 +92,8 @@ fn no_acknowledged_record_is_lost_or_doubled() {
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.acknowledged).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
+    assert!(fixed.iter().map(|it| it.merged).sum::<usize>() > 100);
+    assert!(fixed.iter().map(|it| it.inline).sum::<usize>() > 100);
     let fresh = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse().ok());
     let mut entropy = rand::rngs::OsRng;
     let fresh: Vec<Report> = (0..fresh.unwrap_or(FRESH))

@@ -10,7 +10,7 @@
 //! Also what the state holds itself, because it was too small for an object, is moved into objects
 //! here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,14 +65,20 @@ impl Default for MergerConfig {
     }
 }
 
+/// For how many intervals a segment that could not be read is left out.
+const UNREADABLE_INTERVALS: u32 = 60;
+
+/// How often a segment is read before it is.
+const READ_ATTEMPTS: usize = 3;
+
 /// The task.
 pub(super) struct Merger {
     machine: Machine,
     objects: Arc<dyn ObjectStore>,
     config: MergerConfig,
     names: Names,
-    /// Segments that can't be read: others are not to wait for them.
-    unreadable: BTreeSet<SegmentId>,
+    /// Segments that could not be read, and when: others are not to wait for them.
+    unreadable: BTreeMap<SegmentId, Instant>,
 }
 
 impl Merger {
@@ -83,32 +89,35 @@ impl Merger {
         seed: u64,
     ) -> Self {
         let names = Names::new(seed, *b"merging.");
-        Self { machine, objects, config, names, unreadable: BTreeSet::new() }
+        Self { machine, objects, config, names, unreadable: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) {
         loop {
             sleep(self.config.interval).await;
-            loop {
-                let unit = self.machine.read(|state| {
-                    plan::next(state, self.machine.node_id(), &self.config, &self.unreadable)
-                });
-                let Some(unit) = unit else { break };
+            let left_out = self.config.interval * UNREADABLE_INTERVALS;
+            self.unreadable.retain(|_, since| since.elapsed() < left_out);
+            while let Some(unit) = self.next_unit() {
                 let rested = self.rest_after(unit.bytes());
                 match self.merge(unit).await {
                     Ok(()) => sleep_until(rested).await,
+                    Err(RewriteError::Input { segment, cause }) => {
+                        tracing::error!(%segment, cause, "a segment can't be read, nor merged");
+                        self.unreadable.insert(segment, Instant::now());
+                    }
                     Err(error) => {
-                        if let RewriteError::Input { segment, .. } = &error {
-                            tracing::error!(%error, "a segment is left out of merging");
-                            self.unreadable.insert(*segment);
-                        } else {
-                            tracing::warn!(%error, "merging is put off");
-                        }
+                        tracing::warn!(%error, "merging is put off");
                         break;
                     }
                 }
             }
         }
+    }
+
+    fn next_unit(&self) -> Option<Unit> {
+        let node = self.machine.node_id();
+        let is_readable = |segment: &SegmentId| !self.unreadable.contains_key(segment);
+        self.machine.read(|state| plan::next(state, node, &self.config, is_readable))
     }
 
     fn rest_after(&self, bytes: u64) -> Instant {
@@ -118,20 +127,31 @@ impl Merger {
 
     async fn merge(&mut self, unit: Unit) -> Result<(), RewriteError> {
         let inputs = unit.inputs.len();
-        let mut objects =
-            rewriting::read_all(&self.objects, &unit.stored(), self.config.gets_inflight_max)
-                .await?;
-        objects.extend(unit.inline());
         let id = self.names.next(&self.machine);
-        let (level, zstd_level) = (unit.level, self.config.zstd_level);
-        let merged = off_the_workers(move || rewrite(id, &unit.runs, &objects, zstd_level)).await?;
-        let Merged { object, replacements } = merged;
+        let level = unit.level;
+        let unit = Arc::new(unit);
+        let mut merged = self.rewrite(id, &unit).await;
+        for _ in 1..READ_ATTEMPTS {
+            // Damaged on the way, perhaps: another look tells.
+            if matches!(merged, Err(RewriteError::Input { .. })) {
+                merged = self.rewrite(id, &unit).await;
+            }
+        }
+        let Merged { object, replacements } = merged?;
         let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
         rewriting::store(Arc::clone(&self.objects), id, object).await?;
         let runs = replacements.len();
         let late = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
         tracing::info!(segment = %id, inputs, bytes, runs, late, "segments are merged");
         Ok(())
+    }
+
+    async fn rewrite(&self, id: SegmentId, unit: &Arc<Unit>) -> Result<Merged, RewriteError> {
+        let at_once = self.config.gets_inflight_max;
+        let mut objects = rewriting::read_all(&self.objects, &unit.stored(), at_once).await?;
+        objects.extend(unit.inline());
+        let (unit, zstd_level) = (Arc::clone(unit), self.config.zstd_level);
+        off_the_workers(move || rewrite(id, &unit.runs, &objects, zstd_level)).await
     }
 }
 

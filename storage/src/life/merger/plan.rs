@@ -64,7 +64,7 @@ pub(super) fn next(
     state: &State,
     node: NodeId,
     config: &MergerConfig,
-    unreadable: &BTreeSet<SegmentId>,
+    is_readable: impl Fn(&SegmentId) -> bool,
 ) -> Option<Unit> {
     let referenced = state.segments().referenced();
     if !referenced.values().any(|refs| refs.level < LEVEL_LAST) {
@@ -76,7 +76,7 @@ pub(super) fn next(
             at == level
                 && (level == 0 || bytes < config.unit_bytes / 2)
                 && live.contains(id)
-                && !unreadable.contains(id)
+                && is_readable(id)
         };
         let candidates = referenced.iter().filter(|(id, it)| may_be_merged(id, it.bytes, it.level));
         let candidates = candidates.map(|(id, it)| (*id, it.bytes, it.inline.is_some()));
