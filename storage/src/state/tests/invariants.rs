@@ -27,20 +27,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert_eq!(state.topic(topic.id), Some(topic), "the name and the id mean one topic");
         for (index, partition) in topic.partitions.iter().enumerate() {
             partitions += 1;
-            let mut end = partition.extents().next().map_or(partition.high_watermark, |it| it.base);
-            assert!((end..=partition.high_watermark).contains(&partition.log_start), "PART-1");
-            let holds_nothing = partition.extents().next().is_none();
-            assert!(!holds_nothing || partition.log_start == partition.high_watermark, "PART-1");
-            for extent in partition.extents() {
-                assert_eq!(extent.base, end, "PART-1");
-                assert!(extent.end() > extent.base && extent.end() > partition.log_start, "PART-1");
-                assert!(extent.bytes() > 0, "an extent has bytes");
-                end = extent.end();
-                if let Some(segment) = extent.segment() {
-                    *references.entry(segment).or_default() += 1;
-                }
-            }
-            assert_eq!(end, partition.high_watermark, "PART-1");
+            recount_extents(partition, &mut references);
             let earlier = before.topic(topic.id).and_then(|it| it.partitions.get(index));
             if let Some(earlier) = earlier.filter(|_| !deleted(topic.id)) {
                 assert!(earlier.high_watermark <= partition.high_watermark, "PART-2");
@@ -55,6 +42,20 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
                 assert!((1..=BATCHES_REMEMBERED).contains(&producer.batches.len()));
             }
         }
+    }
+    for (id, deleted) in state.deleted_topics() {
+        assert_eq!(deleted.topic.id, *id);
+        assert!(state.topic(*id).is_none(), "{id} lives and is deleted");
+        assert!(deleted.since_ms <= state.log_time_ms() && deleted.since <= state.applied());
+        let mut holds_something = false;
+        for partition in &deleted.topic.partitions {
+            recount_extents(partition, &mut references);
+            recount_aborted(partition);
+            assert_eq!(partition.last_stable_offset(), partition.high_watermark);
+            assert_eq!(partition.producers.count(), 0);
+            holds_something |= partition.extents().next().is_some();
+        }
+        assert!(holds_something, "nothing is kept of {id}");
     }
     assert_eq!(state.topics().count(), state.topics.by_id.len(), "every topic has a name");
     assert_eq!(state.partitions_total(), partitions);
@@ -74,6 +75,25 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert!(broker.last_heard <= state.applied());
     }
     assert!(state.log_time_ms() >= before.log_time_ms(), "log time never runs backwards");
+}
+
+/// PART-1, and what refers to segments.
+fn recount_extents(partition: &Partition, references: &mut BTreeMap<SegmentId, u64>) {
+    let mut end = partition.extents().next().map_or(partition.high_watermark, |it| it.base);
+    assert!((end..=partition.high_watermark).contains(&partition.log_start), "PART-1");
+    let holds_nothing = partition.extents().next().is_none();
+    assert!(!holds_nothing || partition.log_start == partition.high_watermark, "PART-1");
+    for extent in partition.extents() {
+        assert_eq!(extent.base, end, "PART-1");
+        assert!(extent.end() > extent.base && extent.end() > partition.log_start, "PART-1");
+        assert_eq!(extent.bytes() == 0, extent.content == Content::Gap, "an extent has bytes");
+        end = extent.end();
+        if let Some(segment) = extent.segment() {
+            *references.entry(segment).or_default() += 1;
+        }
+    }
+    assert_eq!(end, partition.high_watermark, "PART-1");
+    assert!(partition.cleaned() <= partition.last_stable_offset());
 }
 
 /// TXN-1, and that the last stable offset follows from it.

@@ -1,7 +1,7 @@
 //! What the state promises, in the most naive way: everything that ever happened is kept, and every
 //! question is answered by looking through all of it.
 //!
-//! The model knows no extents, no windows and no counters of references. It does not expire
+//! The model knows no windows, no indexes and no counters of references. It does not expire
 //! producers or transactional ids: whoever compares with it stays below the time after which they
 //! may go.
 
@@ -19,11 +19,14 @@ use crate::command::{
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
+use crate::state::partition::{Content, Extent, Location, Partition};
 
 mod groups;
+mod life;
 mod transactions;
 
 use groups::ModelGroups;
+use life::ModelDeleted;
 use transactions::ModelTransactions;
 
 const LEAP_MS_MAX: i64 = 600_000;
@@ -42,6 +45,7 @@ pub(super) struct Model {
     left: BTreeSet<Incarnation>,
     departed: Vec<(NodeId, String)>,
     topics: BTreeMap<TopicId, ModelTopic>,
+    deleted: BTreeMap<TopicId, ModelDeleted>,
     segments: BTreeMap<SegmentId, ModelSegment>,
     cluster_configs: BTreeMap<String, String>,
     broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
@@ -73,11 +77,40 @@ struct ModelTopic {
 struct ModelPartition {
     log_start: i64,
     history: Vec<ModelBatch>,
+    /// Where all of that lies, also what is below the log start offset: what the state calls
+    /// extents.
+    pieces: Vec<Extent>,
 }
 
 impl ModelPartition {
     fn end(&self) -> i64 {
         self.history.last().map_or(0, ModelBatch::end)
+    }
+
+    /// Where what can be read lies.
+    fn stay(&self) -> impl Iterator<Item = &Extent> {
+        self.pieces.iter().filter(|piece| piece.end().0 > self.log_start)
+    }
+
+    /// A batch that follows the one before, in the segment too if it `joins` it.
+    fn push(&mut self, batch: ModelBatch, run: &Run, joins: bool) {
+        let ModelBatch { base, summary, place, .. } = batch;
+        self.history.push(batch);
+        let Place::Block { segment, position, skip } = place else { unreachable!("{batch:?}") };
+        let BatchSummary { bytes, records, max_timestamp, .. } = summary;
+        if let Some(piece) = self.pieces.last_mut().filter(|_| joins)
+            && let Content::Batches(location) = &mut piece.content
+            && let Some(records) = piece.records.checked_add(records)
+        {
+            piece.records = records;
+            piece.max_timestamp = piece.max_timestamp.max(max_timestamp);
+            location.bytes += bytes;
+            return;
+        }
+        let stored_bytes = run.stored_bytes;
+        let location = Location { segment, position, stored_bytes, skip, bytes };
+        let content = Content::Batches(location);
+        self.pieces.push(Extent { base: Offset(base), records, max_timestamp, content });
     }
 
     fn delete(&mut self, before: Option<Offset>) -> Outcome {
@@ -99,6 +132,8 @@ struct ModelBatch {
     place: Place,
     /// The number of the transaction that it belongs to, or ends.
     transaction: Option<u64>,
+    /// Whether it came with a branch: its producer is not known there.
+    is_inherited: bool,
 }
 
 /// Where the bytes of a batch are.
@@ -127,13 +162,6 @@ impl ModelBatch {
     fn end(&self) -> i64 {
         self.base + i64::from(self.summary.records)
     }
-
-    fn segment(&self) -> Option<SegmentId> {
-        match self.place {
-            Place::Block { segment, .. } => Some(segment),
-            Place::Marker { .. } => None,
-        }
-    }
 }
 
 impl Model {
@@ -160,6 +188,7 @@ impl Model {
             left: BTreeSet::new(),
             departed: Vec::new(),
             topics: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             segments: BTreeMap::new(),
             cluster_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
@@ -381,7 +410,8 @@ impl Model {
             let (name, existing) = (name.clone(), *existing);
             return Outcome::Rejected(Rejection::TopicExists { name, existing });
         }
-        if *topic == TopicId::NIL || self.topics.contains_key(topic) {
+        let is_used = self.topics.contains_key(topic) || self.deleted.contains_key(topic);
+        if *topic == TopicId::NIL || is_used {
             return Outcome::Rejected(Rejection::TopicIdInUse(*topic));
         }
         if name.is_empty() || *partitions == 0 {
@@ -398,15 +428,6 @@ impl Model {
             partitions,
         };
         self.topics.insert(*topic, created);
-        Outcome::Done
-    }
-
-    fn delete(&mut self, topic: TopicId) -> Outcome {
-        if self.topics.remove(&topic).is_none() {
-            return Outcome::Rejected(Rejection::UnknownTopic(topic));
-        }
-        self.groups.forget_topic(topic);
-        self.transactions.forget_topic(topic);
         Outcome::Done
     }
 
@@ -471,7 +492,7 @@ impl Model {
     }
 
     fn commit_run(&mut self, segment: SegmentId, segment_bytes: u64, run: &Run) -> RunOutcome {
-        let ModelPartition { history, log_start } = match find(&mut self.topics, run.partition) {
+        let partition = match find(&mut self.topics, run.partition) {
             Ok(partition) => partition,
             Err(rejection) => return RunOutcome::Rejected(rejection),
         };
@@ -493,8 +514,9 @@ impl Model {
         }
         let mut batches = Vec::new();
         let mut skip = 0;
+        let mut joins = false;
         for &summary in &run.batches {
-            let base = history.last().map_or(0, ModelBatch::end);
+            let (base, history) = (partition.end(), &partition.history);
             let transactions = &mut self.transactions;
             let refused = summary.producer.and_then(|producer| {
                 let duplicate = find_duplicate(history, producer, summary.records);
@@ -504,21 +526,23 @@ impl Model {
             if refused.is_none() {
                 let transaction = transactions.take(run.partition, &summary, self.now_ms);
                 let place = Place::Block { segment, position: run.position, skip };
-                history.push(ModelBatch { base, summary, place, transaction });
+                let is_inherited = false;
+                let batch = ModelBatch { base, summary, place, transaction, is_inherited };
+                partition.push(batch, run, joins);
             }
+            joins = refused.is_none();
             batches.push(refused.unwrap_or(BatchOutcome::Appended(Offset(base))));
             skip += summary.bytes;
         }
-        RunOutcome::Judged { batches, log_start: Offset(*log_start) }
+        RunOutcome::Judged { batches, log_start: Offset(partition.log_start) }
     }
 
     fn count_references(&mut self) {
         let mut referenced = BTreeSet::new();
-        for ModelPartition { log_start, history } in
-            self.topics.values().flat_map(|topic| &topic.partitions)
-        {
-            let stay = history.iter().filter(|batch| batch.end() > *log_start);
-            referenced.extend(stay.filter_map(ModelBatch::segment));
+        let deleted = self.deleted.values().map(|deleted| &deleted.topic);
+        let topics = self.topics.values().chain(deleted);
+        for partition in topics.flat_map(|topic| &topic.partitions) {
+            referenced.extend(partition.stay().filter_map(Extent::segment));
         }
         for (id, segment) in &mut self.segments {
             let references = referenced.contains(id);
@@ -554,10 +578,12 @@ impl Model {
             assert_eq!(topic.partitions.len(), expected.partitions.len());
             for (partition, expected) in (0..).zip(&expected.partitions) {
                 let at = TopicPartition { topic: *id, partition };
-                compare_partition(state, at, expected);
-                self.transactions.compare_partition(state.partition(at).unwrap(), expected);
+                let found = state.partition(at).unwrap();
+                compare_partition(found, expected);
+                self.transactions.compare_partition(found, expected);
             }
         }
+        self.compare_deleted(state);
         for (id, segment) in &self.segments {
             let referenced = state.segments().referenced().get(id).map(|it| it.bytes);
             assert_eq!(referenced, segment.references.then_some(segment.bytes), "{id}");
@@ -611,7 +637,8 @@ fn malformed() -> Outcome {
 
 /// The newest epoch with which a producer ever appended.
 fn newest_epoch(history: &[ModelBatch], id: ProducerId) -> Option<i16> {
-    let of = history.iter().filter_map(|it| it.summary.producer.filter(|it| it.id == id));
+    let own = history.iter().filter(|it| !it.is_inherited);
+    let of = own.filter_map(|it| it.summary.producer.filter(|it| it.id == id));
     of.map(|it| it.epoch).max()
 }
 
@@ -621,7 +648,8 @@ fn newest_first(
     producer: BatchProducer,
 ) -> impl Iterator<Item = (&ModelBatch, BatchProducer)> {
     let of = move |it: &BatchProducer| it.id == producer.id && it.epoch == producer.epoch;
-    history.iter().rev().filter_map(move |it| Some((it, it.summary.producer.filter(of)?)))
+    let own = history.iter().filter(|it| !it.is_inherited);
+    own.rev().filter_map(move |it| Some((it, it.summary.producer.filter(of)?)))
 }
 
 fn find_duplicate(
@@ -655,41 +683,33 @@ fn judge(history: &[ModelBatch], batch: BatchProducer) -> Option<BatchOutcome> {
         .then_some(BatchOutcome::Rejected(Rejection::OutOfOrderSequence { found, expected }))
 }
 
-/// Whether each extent covers whole batches that lie side by side, and all of them are covered that
-/// are not below the log start offset.
-fn compare_partition(state: &State, partition: TopicPartition, expected: &ModelPartition) {
-    let ModelPartition { log_start, history } = expected;
-    let found = state.partition(partition).unwrap();
+/// Whether everything lies where it should, and each extent that was not rewritten covers whole
+/// batches that lie side by side.
+fn compare_partition(found: &Partition, expected: &ModelPartition) {
+    let ModelPartition { log_start, history, .. } = expected;
     assert_eq!(found.log_start, Offset(*log_start));
-    assert_eq!(found.high_watermark, Offset(expected.end()));
     let end = expected.end();
-    let first = found.extents().next().map_or(end, |extent| extent.base.0);
-    let (gone, stay): (Vec<ModelBatch>, Vec<ModelBatch>) =
-        history.iter().partition(|batch| batch.end() <= first);
-    assert!(gone.iter().all(|batch| batch.end() <= *log_start));
-    assert_eq!(found.bytes(), stay.iter().map(|batch| u64::from(batch.summary.bytes)).sum::<u64>());
-    let mut batches = stay.iter().peekable();
-    for extent in found.extents() {
+    assert_eq!(found.high_watermark, Offset(end));
+    let extents: Vec<&Extent> = found.extents().collect();
+    assert_eq!(extents, expected.stay().collect::<Vec<_>>());
+    for extent in extents {
+        let Content::Batches(location) = extent.content else { continue };
         let mut bytes = 0;
-        let mut max_timestamp = i64::MIN;
-        while let Some(batch) = batches.next_if(|batch| batch.base < extent.end().0) {
-            assert!(batch.base >= extent.base.0 && batch.end() <= extent.end().0);
-            let place = extent.location().map(|it| (it.segment, it.position, it.skip + bytes));
-            let expected = match batch.place {
-                Place::Block { segment, position, skip } => Some((segment, position, skip)),
-                Place::Marker { .. } => None,
+        let inside = |batch: &&ModelBatch| (extent.base.0..extent.end().0).contains(&batch.base);
+        for batch in history.iter().filter(inside) {
+            let Place::Block { segment, position, skip } = batch.place else {
+                panic!("{batch:?} in {extent:?}");
             };
-            assert_eq!(place, expected, "batches of an extent lie side by side");
+            assert!(batch.end() <= extent.end().0);
+            assert_eq!((location.segment, location.position), (segment, position));
+            assert_eq!(location.skip + bytes, skip, "batches of an extent lie side by side");
+            assert!(batch.summary.max_timestamp <= extent.max_timestamp);
             bytes += batch.summary.bytes;
-            max_timestamp = max_timestamp.max(batch.summary.max_timestamp);
         }
-        assert!(extent.end().0 > *log_start, "an extent that is gone is dropped");
-        assert_eq!(bytes, extent.bytes());
-        assert_eq!(max_timestamp, extent.max_timestamp);
+        assert!((1..=location.bytes).contains(&bytes), "no more than was cut off by a branch");
     }
-    assert!(batches.next().is_none());
     // Any offset leads to the extent that holds it.
-    for batch in &stay {
+    for batch in history.iter().filter(|batch| batch.base >= *log_start) {
         for offset in [batch.base, batch.end() - 1] {
             let found = found.extents_from(Offset(offset)).next();
             let found = found.expect("every record lies in an extent");

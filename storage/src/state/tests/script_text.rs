@@ -106,6 +106,9 @@ impl Names {
             "heartbeat" => Command::Heartbeat,
             "create-topic" => self.create_topic(words),
             "delete-topic" => Command::DeleteTopic { topic: topic(state, words.text("name")) },
+            "purge-topics" => Command::PurgeTopics {
+                topics: details.iter().map(|line| self.topic_called(&line.verb)).collect(),
+            },
             "create-partitions" => Command::CreatePartitions {
                 topic: topic(state, words.text("name")),
                 total: words.small("total", 0),
@@ -142,6 +145,12 @@ impl Names {
             replication_factor: 1,
             configs: configs.filter_map(pair).collect(),
         }
+    }
+
+    /// The topic that the script calls so, whether it lives or not.
+    fn topic_called(&self, name: &str) -> TopicId {
+        let called = self.topics.iter().find(|(_, called)| *called == name);
+        called.map_or(TopicId(Uuid::from_u128(0xdead)), |(id, _)| *id)
     }
 
     /// What a command came to.

@@ -11,7 +11,7 @@ use crate::command::{
     ProducerIdAndEpoch, Rejection, StagedOffsets, TransactionChange,
 };
 use crate::state::State;
-use crate::state::partition::{AbortedTransaction, Content, Partition};
+use crate::state::partition::{AbortedTransaction, Content, Extent, Marker, Partition};
 use crate::state::transactions::Phase;
 
 const EPOCH_LAST: i16 = 32_766;
@@ -208,12 +208,47 @@ impl ModelTransactions {
     }
 
     /// Where reading of what is committed ends.
-    fn stable(&self, partition: &ModelPartition) -> i64 {
+    pub(super) fn stable(&self, partition: &ModelPartition) -> i64 {
         let first = partition.history.iter().find(|batch| self.is_open(batch));
         match first {
             Some(first) => first.base.max(partition.log_start),
             None => partition.end(),
         }
+    }
+
+    /// What a branch has that leaves a partition at `end`: transactions that are aborted behind it
+    /// end there.
+    pub(super) fn branch(&self, parent: &ModelPartition, end: i64) -> ModelPartition {
+        let mut history: Vec<ModelBatch> =
+            parent.history.iter().filter(|batch| batch.base < end).copied().collect();
+        let mut torn = BTreeMap::new();
+        for batch in &mut history {
+            batch.is_inherited = true;
+            let Some(number) = batch.transaction else { continue };
+            if !self.ended.get(&number).is_some_and(|(_, commits)| !commits) {
+                batch.transaction = None;
+            } else if let Place::Block { .. } = batch.place {
+                torn.entry(number).or_insert(batch.base);
+            } else {
+                torn.remove(&number);
+            }
+        }
+        let mut torn: Vec<(u64, i64)> = torn.into_iter().collect();
+        torn.sort_by_key(|(_, first)| *first);
+        if let Some(last) = history.last_mut().filter(|last| last.end() > end) {
+            last.summary.records = u32::try_from(end - last.base).unwrap();
+        }
+        let mut pieces: Vec<Extent> =
+            parent.pieces.iter().filter(|piece| piece.base.0 < end).copied().collect();
+        if let Some(last) = pieces.last_mut().filter(|last| last.end().0 > end) {
+            last.records = u32::try_from(end - last.base.0).unwrap();
+        }
+        let mut branch = ModelPartition { log_start: parent.log_start, history, pieces };
+        for (number, _) in torn {
+            let producer = ProducerIdAndEpoch { id: self.ended[&number].0, epoch: 0 };
+            branch.end_transaction(number, producer, false, -1);
+        }
+        branch
     }
 
     pub(super) fn compare_partition(&self, found: &Partition, expected: &ModelPartition) {
@@ -299,6 +334,28 @@ impl ModelTransactions {
         let records = readable.filter(|it| matches!(it.place, Place::Block { .. }));
         let committed = records.filter(|it| self.is_committed(it)).map(|it| it.base);
         assert_eq!(seen, committed.collect::<Vec<_>>(), "from {from} on");
+    }
+}
+
+impl ModelPartition {
+    fn end_transaction(
+        &mut self,
+        number: u64,
+        producer: ProducerIdAndEpoch,
+        commits: bool,
+        max_timestamp: i64,
+    ) {
+        let summary =
+            BatchSummary { bytes: MARKER_BYTES, records: 1, max_timestamp, producer: None };
+        let (base, content) = (self.end(), Content::Marker(Marker { producer, commits }));
+        self.pieces.push(Extent { base: Offset(base), records: 1, max_timestamp, content });
+        self.history.push(ModelBatch {
+            base,
+            summary,
+            place: Place::Marker { producer, commits },
+            transaction: Some(number),
+            is_inherited: false,
+        });
     }
 }
 
@@ -474,18 +531,9 @@ impl Model {
         self.transactions.ended.insert(number, (producer.id, commits));
         for topic in self.topics.values_mut() {
             for partition in &mut topic.partitions {
-                let base = partition.end();
-                if !partition.history.iter().any(|it| it.transaction == Some(number)) {
-                    continue;
+                if partition.history.iter().any(|it| it.transaction == Some(number)) {
+                    partition.end_transaction(number, producer, commits, self.now_ms);
                 }
-                let summary = BatchSummary {
-                    bytes: MARKER_BYTES,
-                    records: 1,
-                    max_timestamp: self.now_ms,
-                    producer: None,
-                };
-                let (place, transaction) = (Place::Marker { producer, commits }, Some(number));
-                partition.history.push(ModelBatch { base, summary, place, transaction });
             }
         }
         for (group, offset) in open.staged.into_iter().filter(|_| commits) {
