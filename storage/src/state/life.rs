@@ -23,33 +23,34 @@ impl State {
         if let Err(rejection) = self.segments.admit(segment, bytes) {
             return Outcome::Rejected(rejection);
         }
-        let mut references = 0;
-        let mut outcomes = Vec::with_capacity(replacements.len());
-        for replacement in replacements {
-            let replaced = self.replace(segment, bytes, replacement);
-            references += replaced.as_ref().copied().unwrap_or(0);
-            outcomes.push(replaced.map(drop));
-        }
+        let outcomes = replacements
+            .iter()
+            .map(|replacement| self.replace(segment, bytes, level, replacement))
+            .collect();
         if bytes > 0 {
-            self.segments.commit(segment, bytes, level, references, self.applied);
+            self.segments.commit(segment, bytes, level, 0, self.applied);
         }
         Outcome::ExtentsReplaced(outcomes)
     }
 
-    /// Returns how many references there are more.
     fn replace(
         &mut self,
         segment: SegmentId,
         bytes: u64,
+        level: u8,
         replacement: &Replacement,
-    ) -> Result<u64, Rejection> {
+    ) -> Result<(), Rejection> {
         let Replacement { from, to, inputs, .. } = *replacement;
         let partition = self.topics.partition_mut(replacement.partition)?;
-        let mut references = 0;
         if !(from == to && replacement.extents.is_empty()) {
             let extents = placed(segment, bytes, replacement)?;
             let (come, gone) = partition.replace((from, to), inputs, extents)?;
-            references = come.iter().filter(|extent| extent.location().is_some()).map(|_| 1).sum();
+            let references =
+                come.iter().filter(|extent| extent.location().is_some()).map(|_| 1).sum();
+            if references > 0 {
+                // First, because what goes may lie in the same segment.
+                self.segments.commit(segment, bytes, level, references, self.applied);
+            }
             for segment in gone.iter().filter_map(Extent::segment) {
                 self.segments.release(segment, self.applied);
             }
@@ -59,7 +60,7 @@ impl State {
             let cleaned = cleaned.min(partition.last_stable_offset());
             partition.cleaned = partition.cleaned.max(cleaned);
         }
-        Ok(references)
+        Ok(())
     }
 
     /// Creates a topic that shares records with another.
@@ -207,8 +208,10 @@ fn placed(
             None => Content::Gap,
             Some(block) => {
                 let end = block.position.checked_add(u64::from(block.stored_bytes));
-                if end.is_none_or(|end| end > segment_bytes) || block.bytes == 0 {
-                    return Err(Rejection::Malformed("a block lies outside its segment"));
+                let is_empty = block.stored_bytes == 0 || block.bytes == 0;
+                if end.is_none_or(|end| end > segment_bytes) || is_empty {
+                    let text = "a block is empty, or lies outside its segment";
+                    return Err(Rejection::Malformed(text));
                 }
                 let (position, stored_bytes, bytes) =
                     (block.position, block.stored_bytes, block.bytes);

@@ -65,7 +65,7 @@ pub(super) fn branch_to_wire(
         replication_factor: u32::from(replication_factor),
         configs: configs.clone(),
         of: branch.of.as_bytes().to_vec(),
-        ends: branch.ends.iter().map(|end| end.map_or(-1, |end| end.0)).collect(),
+        ends: branch.ends.iter().map(|end| wire::BranchEnd { at: end.map(|end| end.0) }).collect(),
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn branch_from_wire(branch: wire::BranchTopic) -> Result<Command, Cod
         configs: branch.configs,
         branch: Branch {
             of: topic_id(&branch.of)?,
-            ends: branch.ends.into_iter().map(|end| (end >= 0).then_some(Offset(end))).collect(),
+            ends: branch.ends.into_iter().map(|end| end.at.map(Offset)).collect(),
         },
     })
 }

@@ -7,13 +7,15 @@ use proptest::test_runner::TestRunner;
 
 use super::chain::begun;
 use super::properties::entries;
-use super::strategies;
+use super::strategies::{self, Step};
 use crate::command::{
-    BatchOutcome, BatchSummary, BatchTransaction, Command, Outcome, Rejection, RunOutcome,
-    TransactionChange,
+    BatchOutcome, BatchSummary, BatchTransaction, Command, Outcome, Proposal, Rejection,
+    RunOutcome, TransactionChange,
 };
 use crate::state::State;
 use crate::state::transactions::Transactional;
+
+mod life;
 
 /// How often something came about.
 #[derive(Debug, Default)]
@@ -22,6 +24,13 @@ struct Happened(BTreeMap<&'static str, usize>);
 impl Happened {
     fn count(&mut self, what: &'static str, happened: bool) {
         *self.0.entry(what).or_default() += usize::from(happened);
+    }
+
+    fn expect(&self, all: &[&'static str]) {
+        println!("{self:#?}");
+        let times = |what| self.0.get(what).copied().unwrap_or(0);
+        let rare: Vec<_> = all.iter().filter(|what| times(**what) < 5).collect();
+        assert!(rare.is_empty(), "less than five times: {rare:?}");
     }
 
     fn change(&mut self, before: &State, id: &str, change: &TransactionChange, outcome: &Outcome) {
@@ -114,24 +123,36 @@ impl Happened {
     }
 }
 
-#[test]
-fn the_transactions_that_are_drawn_meet_all_there_is_to_meet() {
+/// Applies what the steps become, each command in an entry of its own.
+fn of_steps(
+    cases: usize,
+    steps: impl Strategy<Value = Vec<Step>>,
+    mut see: impl FnMut(&State, &Proposal, &Outcome, &State),
+) {
     let mut runner = TestRunner::deterministic();
-    let mut happened = Happened::default();
-    for _ in 0..100 {
-        let steps = strategies::transaction_steps(40).new_tree(&mut runner).unwrap().current();
-        let (_, mut state, _) = begun();
-        for (entry, hash) in &entries(&steps)[1..] {
-            let before = state.clone();
-            let applied = state.apply(entry, *hash).unwrap();
-            for (proposal, outcome) in entry.proposals.iter().zip(&applied.outcomes) {
-                happened.command(&before, &proposal.command, outcome);
+    for _ in 0..cases {
+        let steps = steps.new_tree(&mut runner).unwrap().current();
+        let (mut chain, mut state, _) = begun();
+        for (entry, _) in &entries(&steps)[1..] {
+            let by = entry.append_id.incarnation;
+            for proposal in &entry.proposals {
+                let before = state.clone();
+                let (entry, hash) = chain.write(by, entry.time_ms, vec![proposal.clone()]);
+                let applied = state.apply(&entry, hash).unwrap();
+                see(&before, proposal, &applied.outcomes[0], &state);
             }
-            happened.state(&state);
         }
     }
-    println!("{happened:#?}");
-    let expected = [
+}
+
+#[test]
+fn the_transactions_that_are_drawn_meet_all_there_is_to_meet() {
+    let mut happened = Happened::default();
+    of_steps(100, strategies::transaction_steps(40), |before, proposal, outcome, after| {
+        happened.command(before, &proposal.command, outcome);
+        happened.state(after);
+    });
+    happened.expect(&[
         "committed",
         "aborted",
         "positions committed",
@@ -159,9 +180,5 @@ fn the_transactions_that_are_drawn_meet_all_there_is_to_meet() {
         "interleaved",
         "several aborted",
         "cut by the log start",
-    ];
-    for what in expected {
-        let times = happened.0.get(what).copied().unwrap_or(0);
-        assert!(times >= 5, "{what}: {times} times");
-    }
+    ]);
 }

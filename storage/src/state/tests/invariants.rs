@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use odradek_protocol::id::{PartitionIndex, TopicId, TopicPartition};
+use odradek_protocol::id::{Offset, PartitionIndex, TopicId, TopicPartition};
 
 use crate::command::{Command, Entry, GroupChange};
 use crate::segment::SegmentId;
@@ -34,6 +34,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
                 assert!(earlier.log_start <= partition.log_start, "what is gone stays gone");
                 let stable = earlier.last_stable_offset();
                 assert!(stable <= partition.last_stable_offset(), "what was stable stays so");
+                assert!(earlier.cleaned() <= partition.cleaned(), "what is cleaned stays so");
             }
             let at = i32::try_from(index).unwrap();
             recount_aborted(partition);
@@ -64,6 +65,7 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
     for id in state.segments().unreferenced().keys() {
         assert!(!references.contains_key(id), "{id} is referenced and waits to be swept");
     }
+    recount_segments(before, state);
     recount_groups(before, entry, state);
     recount_transactions(before, state);
     assert_eq!(state.brokers().len(), state.brokers.by_incarnation.len());
@@ -75,6 +77,24 @@ pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
         assert!(broker.last_heard <= state.applied());
     }
     assert!(state.log_time_ms() >= before.log_time_ms(), "log time never runs backwards");
+}
+
+/// SEG-2, and what follows from the horizon: what was forgotten does not come back.
+fn recount_segments(before: &State, state: &State) {
+    let (earlier, now) = (before.segments(), state.segments());
+    assert!(earlier.horizon() <= now.horizon(), "the horizon never moves back");
+    assert!(now.horizon() <= state.applied());
+    let gone = earlier.unreferenced().keys().filter(|id| !now.is_known(**id));
+    assert!(gone.into_iter().all(|id| id.began < now.horizon()), "SEG-2");
+    let gone = earlier.referenced().iter().filter(|(id, _)| !now.is_known(**id));
+    let may_go = |id: &SegmentId, is_inline| is_inline || id.began < now.horizon();
+    assert!(gone.into_iter().all(|(id, refs)| may_go(id, refs.inline.is_some())), "SEG-2");
+    for (id, refs) in now.referenced() {
+        let is_new = !earlier.is_known(*id) && refs.inline.is_none();
+        assert!(!is_new || id.began >= earlier.horizon(), "{id} is too old");
+    }
+    let inline = now.referenced().values().filter(|refs| refs.inline.is_some());
+    assert_eq!(now.inline_bytes(), inline.map(|refs| refs.bytes).sum::<u64>());
 }
 
 /// PART-1, and what refers to segments.
@@ -121,9 +141,15 @@ fn recount_aborted(partition: &Partition) {
         _ => None,
     };
     let markers: Vec<_> = partition.extents().filter_map(marker).collect();
-    let listed: Vec<_> = partition.aborted.iter().map(|it| (it.last, it.producer)).collect();
+    let listed = partition.aborted.iter().map(|it| (it.last, it.producer));
+    let is_rewritten = |last: Offset| {
+        let extent = partition.extents_from(last).next();
+        extent.is_some_and(|it| matches!(it.content, Content::Merged(_) | Content::Gap))
+    };
+    let listed: Vec<_> = listed.filter(|(last, _)| !is_rewritten(*last)).collect();
     assert_eq!(listed, markers, "aborted transactions are those with a marker");
-    assert!(listed.is_sorted_by(|one, other| one.0 < other.0));
+    assert!(partition.aborted.iter().is_sorted_by(|one, other| one.last < other.last));
+    assert!(partition.aborted.iter().all(|it| it.last >= partition.log_start));
     for aborted in &partition.aborted {
         let AbortedTransaction { first, last, stable, .. } = *aborted;
         assert!(first < last, "{aborted:?}");

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,7 +27,7 @@ mod life;
 mod transactions;
 
 use groups::ModelGroups;
-use life::ModelDeleted;
+use life::{Looked, ModelDeleted};
 use transactions::ModelTransactions;
 
 const LEAP_MS_MAX: i64 = 600_000;
@@ -47,6 +48,8 @@ pub(super) struct Model {
     topics: BTreeMap<TopicId, ModelTopic>,
     deleted: BTreeMap<TopicId, ModelDeleted>,
     segments: BTreeMap<SegmentId, ModelSegment>,
+    horizon: Lsn,
+    looked: Looked,
     cluster_configs: BTreeMap<String, String>,
     broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
     named_configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
@@ -80,6 +83,7 @@ struct ModelPartition {
     /// Where all of that lies, also what is below the log start offset: what the state calls
     /// extents.
     pieces: Vec<Extent>,
+    cleaned: i64,
 }
 
 impl ModelPartition {
@@ -134,6 +138,8 @@ struct ModelBatch {
     transaction: Option<u64>,
     /// Whether it came with a branch: its producer is not known there.
     is_inherited: bool,
+    /// Whose it was when it came.
+    owner: TopicId,
 }
 
 /// Where the bytes of a batch are.
@@ -151,11 +157,16 @@ enum Place {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct ModelSegment {
     bytes: u64,
     references: bool,
     since: Lsn,
+    /// Since it was first referred to after nothing did.
+    level: u8,
+    /// Of the command that named it last.
+    offered_level: u8,
+    inline: Option<Bytes>,
 }
 
 impl ModelBatch {
@@ -190,6 +201,8 @@ impl Model {
             topics: BTreeMap::new(),
             deleted: BTreeMap::new(),
             segments: BTreeMap::new(),
+            horizon: Lsn::ZERO,
+            looked: Looked::default(),
             cluster_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
             named_configs: BTreeMap::new(),
@@ -273,7 +286,7 @@ impl Model {
             | Command::ReplaceExtents { .. }
             | Command::RaiseHorizon { .. }
             | Command::ForgetSegments { .. }
-            | Command::ExpireRecords { .. } => unreachable!("nobody proposes it"),
+            | Command::ExpireRecords { .. } => self.live(command),
             Command::AllocateProducerIds { count } => {
                 let first = ProducerId(self.producer_ids);
                 self.producer_ids += i64::from(*count);
@@ -406,28 +419,39 @@ impl Model {
         else {
             unreachable!("the caller has looked")
         };
+        let rest = (*replication_factor, configs);
+        self.create_with(*topic, name, *partitions, rest)
+    }
+
+    fn create_with(
+        &mut self,
+        topic: TopicId,
+        name: &str,
+        partitions: u32,
+        (replication_factor, configs): (u16, &BTreeMap<String, String>),
+    ) -> Outcome {
         if let Some((existing, _)) = self.topics.iter().find(|(_, it)| it.name == *name) {
-            let (name, existing) = (name.clone(), *existing);
+            let (name, existing) = (name.to_owned(), *existing);
             return Outcome::Rejected(Rejection::TopicExists { name, existing });
         }
-        let is_used = self.topics.contains_key(topic) || self.deleted.contains_key(topic);
-        if *topic == TopicId::NIL || is_used {
-            return Outcome::Rejected(Rejection::TopicIdInUse(*topic));
+        let is_used = self.topics.contains_key(&topic) || self.deleted.contains_key(&topic);
+        if topic == TopicId::NIL || is_used {
+            return Outcome::Rejected(Rejection::TopicIdInUse(topic));
         }
-        if name.is_empty() || *partitions == 0 {
+        if name.is_empty() || partitions == 0 {
             return malformed();
         }
-        if let Some(rejected) = self.too_many(*partitions) {
+        if let Some(rejected) = self.too_many(partitions) {
             return rejected;
         }
-        let partitions = (0..*partitions).map(|_| ModelPartition::default()).collect();
+        let partitions = (0..partitions).map(|_| ModelPartition::default()).collect();
         let created = ModelTopic {
-            name: name.clone(),
-            replication_factor: *replication_factor,
+            name: name.to_owned(),
+            replication_factor,
             configs: configs.clone(),
             partitions,
         };
-        self.topics.insert(*topic, created);
+        self.topics.insert(topic, created);
         Outcome::Done
     }
 
@@ -479,14 +503,13 @@ impl Model {
     }
 
     fn commit(&mut self, segment: SegmentId, bytes: u64, runs: &[Run]) -> Outcome {
-        let known = *self.segments.entry(segment).or_insert(ModelSegment {
-            bytes,
-            references: false,
-            since: self.lsn,
-        });
-        if known.bytes != bytes {
-            return malformed();
+        if let Some(rejected) = self.name_segment(segment, bytes, 0) {
+            return rejected;
         }
+        self.commit_runs(segment, bytes, runs)
+    }
+
+    fn commit_runs(&mut self, segment: SegmentId, bytes: u64, runs: &[Run]) -> Outcome {
         let outcomes = runs.iter().map(|run| self.commit_run(segment, bytes, run)).collect();
         Outcome::SegmentCommitted(outcomes)
     }
@@ -527,7 +550,8 @@ impl Model {
                 let transaction = transactions.take(run.partition, &summary, self.now_ms);
                 let place = Place::Block { segment, position: run.position, skip };
                 let is_inherited = false;
-                let batch = ModelBatch { base, summary, place, transaction, is_inherited };
+                let owner = run.partition.topic;
+                let batch = ModelBatch { base, summary, place, transaction, is_inherited, owner };
                 partition.push(batch, run, joins);
             }
             joins = refused.is_none();
@@ -544,13 +568,17 @@ impl Model {
         for partition in topics.flat_map(|topic| &topic.partitions) {
             referenced.extend(partition.stay().filter_map(Extent::segment));
         }
-        for (id, segment) in &mut self.segments {
+        self.segments.retain(|id, segment| {
             let references = referenced.contains(id);
             if segment.references && !references {
                 segment.since = self.lsn;
             }
+            if references && !segment.references {
+                segment.level = segment.offered_level;
+            }
             segment.references = references;
-        }
+            references || segment.inline.is_none()
+        });
     }
 
     /// Whether the state says the same.
@@ -580,17 +608,12 @@ impl Model {
                 let at = TopicPartition { topic: *id, partition };
                 let found = state.partition(at).unwrap();
                 compare_partition(found, expected);
+                life::compare_owners(found, at, expected);
                 self.transactions.compare_partition(found, expected);
             }
         }
         self.compare_deleted(state);
-        for (id, segment) in &self.segments {
-            let referenced = state.segments().referenced().get(id).map(|it| it.bytes);
-            assert_eq!(referenced, segment.references.then_some(segment.bytes), "{id}");
-            let waiting = state.segments().unreferenced().get(id).map(|it| (it.bytes, it.since));
-            let expected = (segment.bytes, segment.since);
-            assert_eq!(waiting, (!segment.references).then_some(expected), "{id}");
-        }
+        self.compare_segments(state);
         assert_eq!(state.configs().cluster(), &self.cluster_configs);
         for (node, configs) in &self.broker_configs {
             let expected = Some(configs).filter(|configs| !configs.is_empty());
@@ -614,6 +637,12 @@ impl Model {
             for (partition, expected) in (0..).zip(&expected.partitions) {
                 let at = TopicPartition { topic: *topic, partition };
                 self.transactions.compare_reads(state.partition(at).unwrap(), expected);
+            }
+        }
+        for (id, expected) in &self.deleted {
+            let found = &state.deleted_topics()[id].topic.partitions;
+            for (found, expected) in found.iter().zip(&expected.topic.partitions) {
+                self.transactions.compare_reads(found, expected);
             }
         }
     }
@@ -690,6 +719,7 @@ fn compare_partition(found: &Partition, expected: &ModelPartition) {
     assert_eq!(found.log_start, Offset(*log_start));
     let end = expected.end();
     assert_eq!(found.high_watermark, Offset(end));
+    assert_eq!(found.cleaned(), Offset(expected.cleaned));
     let extents: Vec<&Extent> = found.extents().collect();
     assert_eq!(extents, expected.stay().collect::<Vec<_>>());
     for extent in extents {
@@ -737,6 +767,9 @@ pub(super) fn without_texts(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
                         }
                     }
                 }
+            }
+            Outcome::ExtentsReplaced(outcomes) => {
+                outcomes.iter_mut().filter_map(|it| it.as_mut().err()).for_each(forget_text);
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! Promises for every log there could be.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
@@ -14,7 +15,7 @@ use super::model::{Model, without_texts};
 use super::strategies::{self, Numbers, Step};
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, Command, Entry, EntryHash,
-    Incarnation, Outcome, Proposal, Rejection, RunOutcome,
+    Incarnation, Outcome, Proposal, Rejection, Replacement, RunOutcome,
 };
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
@@ -27,14 +28,25 @@ pub(super) fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
     let mut numbers = Numbers::default();
     let mut time_ms = chain::START_MS;
     let mut entries = vec![(first, chain.previous)];
+    let mut states = Vec::new();
     for step in steps {
         time_ms = time_ms.saturating_add(step.passed_ms);
-        let proposals = numbers.number(&step.clone().informed_by(&state));
+        states.push(state.clone());
+        let proposals = numbers.number(&step.clone().informed_by(&states));
         let (entry, hash) = chain.write(step.by, time_ms, proposals);
         state.apply(&entry, hash).unwrap();
         entries.push((entry, hash));
     }
     entries
+}
+
+/// All that anybody wants to have replaced.
+fn replacements(entries: &[(Entry, EntryHash)]) -> impl Iterator<Item = &Replacement> {
+    let proposals = entries.iter().flat_map(|(entry, _)| &entry.proposals);
+    proposals.flat_map(|proposal| match &proposal.command {
+        Command::ReplaceExtents { replacements, .. } => replacements.as_slice(),
+        _ => &[],
+    })
 }
 
 fn replay(state: &mut State, entries: &[(Entry, EntryHash)]) -> Vec<Applied> {
@@ -68,7 +80,11 @@ proptest! {
 
     #[test]
     fn a_snapshot_anywhere_and_the_tail_are_the_whole_log(
-        steps in prop_oneof![strategies::steps(30), strategies::transaction_steps(30)],
+        steps in prop_oneof![
+            strategies::steps(30),
+            strategies::transaction_steps(30),
+            strategies::life_steps(30),
+        ],
         cuts in prop::collection::vec(any::<Index>(), 0..4),
     ) {
         let entries = entries(&steps);
@@ -118,17 +134,36 @@ proptest! {
     }
 
     #[test]
+    fn the_life_of_data_is_what_a_naive_model_says(steps in strategies::life_steps(50)) {
+        let (_, mut state, _) = begun();
+        let mut model = Model::begun();
+        let entries = entries(&steps);
+        let replacements: Vec<&Replacement> = replacements(&entries).collect();
+        for (entry, hash) in &entries[1..] {
+            let before = state.clone();
+            model.look(&state, replacements.iter().copied());
+            let applied = state.apply(entry, *hash).unwrap();
+            prop_assert_eq!(without_texts(applied.outcomes), model.apply(entry));
+            recount(&before, entry, &state);
+            model.compare(&state);
+        }
+        model.compare_reads(&state);
+        prop_assert_eq!(&reloaded(&state), &state);
+    }
+
+    #[test]
     fn what_is_rejected_changes_nothing(
         steps in prop_oneof![
             strategies::steps(40),
             strategies::group_steps(40),
             strategies::transaction_steps(40),
+            strategies::life_steps(40),
         ],
     ) {
         let (mut chain, mut state, _) = begun();
         let mut numbers = Numbers::default();
         for step in &steps {
-            for proposal in numbers.number(&step.clone().informed_by(&state)) {
+            for proposal in numbers.number(&step.clone().informed_by(slice::from_ref(&state))) {
                 let mut before = state.clone();
                 let applied = chain.apply(&mut state, proposal).unwrap();
                 if let Outcome::Rejected(_) | Outcome::Repeated = applied.outcomes[0] {
@@ -144,7 +179,9 @@ proptest! {
     }
 
     #[test]
-    fn stored_entries_do_what_the_entries_did(steps in strategies::steps(20)) {
+    fn stored_entries_do_what_the_entries_did(
+        steps in prop_oneof![strategies::steps(20), strategies::life_steps(20)],
+    ) {
         let entries = entries(&steps);
         let mut read_back = Vec::new();
         for (entry, hash) in &entries {

@@ -17,6 +17,7 @@ use crate::segment::SegmentId;
 use crate::state::State;
 
 mod groups;
+mod life;
 mod transactions;
 
 /// How a proposer numbers a command.
@@ -38,15 +39,23 @@ pub(crate) struct Step {
     pub(crate) commands: Vec<(Incarnation, Numbering, Command)>,
     /// Whether its changes of groups and transactions are proposed as they should be.
     pub(crate) is_informed: bool,
+    /// Whether it is one of [`life_steps`]: then what was drawn of topics and segments says which of
+    /// those there are.
+    pub(crate) is_of_life: bool,
 }
 
 impl Step {
     /// The step, with changes of groups by whoever coordinates them, of the group as it is, and
-    /// what is done in transactions by those who have them.
-    pub(crate) fn informed_by(mut self, state: &State) -> Self {
+    /// what is done in transactions by those who have them. The last of `states` is the present
+    /// one.
+    pub(crate) fn informed_by(mut self, states: &[State]) -> Self {
+        let Some(state) = states.last() else { return self };
         for (incarnation, _, command) in self.commands.iter_mut().filter(|_| self.is_informed) {
             if let Command::CommitOffsets { office, .. } = command {
                 *office = state.offices_changed();
+            }
+            if self.is_of_life {
+                life::inform(command, states);
             }
             transactions::inform(command, state);
             let Command::ChangeGroup { group, office, revision, .. } = command else { continue };
@@ -120,25 +129,43 @@ pub(crate) fn transaction_steps(most: usize) -> impl Strategy<Value = Vec<Step>>
         1 => topic_command(),
         1 => broker_command(),
     ];
-    let registered = prop_oneof![16 => (1..3_u64).prop_map(Incarnation), 1 => incarnation()];
+    steps_of((registered(), Just(Numbering::Next), command), 1..4, most / 2..most)
+        .prop_map(|steps| [vec![first_step()], steps].concat())
+}
+
+/// Steps that are about the life of data, most of them, in a log that has begun.
+pub(crate) fn life_steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let command = prop_oneof![48 => life::command(), 1 => life::nonsense()];
+    steps_of((registered(), Just(Numbering::Next), command), 1..4, most / 2..most).prop_map(
+        |mut steps| {
+            steps.iter_mut().for_each(|step| step.is_of_life = true);
+            [vec![first_step()], steps].concat()
+        },
+    )
+}
+
+fn registered() -> impl Strategy<Value = Incarnation> {
+    prop_oneof![16 => (1..3_u64).prop_map(Incarnation), 1 => incarnation()]
+}
+
+/// There are topics and transactional ids.
+fn first_step() -> Step {
     let init = |number| {
         let transactional_id = transactions::name(number);
         let change = TransactionChange::InitProducer { timeout_ms: 60_000, expected: None };
         Command::ChangeTransaction { transactional_id, change }
     };
-    let create = |number| Command::CreateTopic {
+    let create = |number: u128| Command::CreateTopic {
         topic: TopicId(Uuid::from_u128(number)),
         name: format!("t{number}"),
         partitions: 2,
         replication_factor: 1,
         configs: BTreeMap::new(),
     };
-    let first = [create(1), create(2), init(0), init(1), init(2)];
-    let first = first.map(|command| (Incarnation(1), Numbering::Next, command));
-    let commands = first.to_vec();
-    let first = Step { by: Incarnation(1), passed_ms: 0, commands, is_informed: false };
-    steps_of((registered, Just(Numbering::Next), command), 1..4, most / 2..most)
-        .prop_map(move |steps| [vec![first.clone()], steps].concat())
+    let commands = (1..3).map(create).chain((0..3).map(init));
+    let commands = commands.map(|command| (Incarnation(1), Numbering::Next, command)).collect();
+    let (is_informed, is_of_life) = (false, false);
+    Step { by: Incarnation(1), passed_ms: 0, commands, is_informed, is_of_life }
 }
 
 fn steps_of(
@@ -150,7 +177,13 @@ fn steps_of(
         prop_oneof![8 => 0..1000_i64, 1 => -1_000_000..1_000_000_i64, 1 => any::<i64>()];
     let commands = prop::collection::vec(command, commands);
     let step = (incarnation(), passed_ms, commands, prop::bool::weighted(0.9)).prop_map(
-        |(by, passed_ms, commands, is_informed)| Step { by, passed_ms, commands, is_informed },
+        |(by, passed_ms, commands, is_informed)| Step {
+            by,
+            passed_ms,
+            commands,
+            is_informed,
+            is_of_life: false,
+        },
     );
     prop::collection::vec(step, steps)
 }
@@ -193,6 +226,7 @@ fn command() -> impl Strategy<Value = Command> {
         4 => transactions::change_transaction(),
         2 => transactions::commit(),
         2 => delete_records(),
+        4 => life::nonsense(),
         1 => (0..2_u32).prop_map(|level| Command::RaiseLevel { level }),
         1 => Just(Command::Genesis {
             cluster_id: Uuid::from_u128(7),

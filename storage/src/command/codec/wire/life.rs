@@ -90,9 +90,15 @@ pub(crate) struct BranchTopic {
     pub configs: BTreeMap<String, String>,
     #[prost(bytes = "vec", tag = "5")]
     pub of: Vec<u8>,
-    /// -1 for the last stable offset.
-    #[prost(sint64, repeated, tag = "6")]
-    pub ends: Vec<i64>,
+    #[prost(message, repeated, tag = "6")]
+    pub ends: Vec<BranchEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct BranchEnd {
+    /// None for the last stable offset.
+    #[prost(int64, optional, tag = "1")]
+    pub at: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -218,7 +218,7 @@ impl ModelTransactions {
 
     /// What a branch has that leaves a partition at `end`: transactions that are aborted behind it
     /// end there.
-    pub(super) fn branch(&self, parent: &ModelPartition, end: i64) -> ModelPartition {
+    pub(super) fn branch(&self, own: TopicId, parent: &ModelPartition, end: i64) -> ModelPartition {
         let mut history: Vec<ModelBatch> =
             parent.history.iter().filter(|batch| batch.base < end).copied().collect();
         let mut torn = BTreeMap::new();
@@ -243,26 +243,23 @@ impl ModelTransactions {
         if let Some(last) = pieces.last_mut().filter(|last| last.end().0 > end) {
             last.records = u32::try_from(end - last.base.0).unwrap();
         }
-        let mut branch = ModelPartition { log_start: parent.log_start, history, pieces };
+        let (log_start, cleaned) = (parent.log_start, parent.cleaned.min(end));
+        let mut branch = ModelPartition { log_start, history, pieces, cleaned };
         for (number, _) in torn {
             let producer = ProducerIdAndEpoch { id: self.ended[&number].0, epoch: 0 };
-            branch.end_transaction(number, producer, false, -1);
+            branch.end_transaction(own, number, (producer, false), -1);
         }
         branch
     }
 
     pub(super) fn compare_partition(&self, found: &Partition, expected: &ModelPartition) {
         assert_eq!(found.last_stable_offset().0, self.stable(expected));
-        let stay = expected.history.iter().filter(|batch| batch.end() > expected.log_start);
-        let ends = stay.filter_map(|batch| match batch.place {
-            Place::Marker { producer, commits } => Some((batch.base, producer, commits)),
-            Place::Block { .. } => None,
-        });
-        let markers = found.extents().filter_map(|extent| match extent.content {
-            Content::Marker(it) => Some((extent.base.0, it.producer, it.commits)),
-            Content::Batches(_) | Content::Merged(_) | Content::Gap => None,
-        });
-        assert_eq!(markers.collect::<Vec<_>>(), ends.collect::<Vec<_>>());
+        for extent in found.extents() {
+            let Content::Marker(marker) = extent.content else { continue };
+            let ended = expected.history.iter().find(|batch| batch.base == extent.base.0).unwrap();
+            let Place::Marker { producer, commits } = ended.place else { panic!("{ended:?}") };
+            assert_eq!(marker, Marker { producer, commits });
+        }
     }
 
     /// The fates of all the transactions with records in a partition that were aborted: producer,
@@ -340,9 +337,9 @@ impl ModelTransactions {
 impl ModelPartition {
     fn end_transaction(
         &mut self,
+        owner: TopicId,
         number: u64,
-        producer: ProducerIdAndEpoch,
-        commits: bool,
+        (producer, commits): (ProducerIdAndEpoch, bool),
         max_timestamp: i64,
     ) {
         let summary =
@@ -355,6 +352,7 @@ impl ModelPartition {
             place: Place::Marker { producer, commits },
             transaction: Some(number),
             is_inherited: false,
+            owner,
         });
     }
 }
@@ -529,10 +527,10 @@ impl Model {
         producer.epoch += i16::from(raises);
         let Some(open) = id.open.take() else { return };
         self.transactions.ended.insert(number, (producer.id, commits));
-        for topic in self.topics.values_mut() {
+        for (id, topic) in &mut self.topics {
             for partition in &mut topic.partitions {
                 if partition.history.iter().any(|it| it.transaction == Some(number)) {
-                    partition.end_transaction(number, producer, commits, self.now_ms);
+                    partition.end_transaction(*id, number, (producer, commits), self.now_ms);
                 }
             }
         }

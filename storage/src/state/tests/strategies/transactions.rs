@@ -119,7 +119,7 @@ pub(super) fn commit() -> impl Strategy<Value = Command> {
     })
 }
 
-fn batch() -> impl Strategy<Value = BatchSummary> {
+pub(super) fn batch() -> impl Strategy<Value = BatchSummary> {
     let producer = (0..3_i64, epoch(), 0..10_i32, in_transaction(6)).prop_map(
         |(id, epoch, base_sequence, transaction)| {
             let id = ProducerId(id);
