@@ -90,7 +90,7 @@ impl Broker {
         let engine = EngineConfig {
             address: address.clone(),
             seed,
-            machine: MachineConfig { exclusive: is_exclusive, ..MachineConfig::default() },
+            machine: machine(&config, is_exclusive),
             writer: WriterConfig {
                 segment_bytes_max: config.segment_bytes_max,
                 linger_max: config.linger,
@@ -178,6 +178,14 @@ impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {
+    let default = MachineConfig::default();
+    // Nobody else can be slow in a log that is this process's alone.
+    let usual = if is_exclusive { Duration::ZERO } else { default.log_kept };
+    let log_kept = config.log_kept.unwrap_or(usual);
+    MachineConfig { exclusive: is_exclusive, log_kept, ..default }
 }
 
 /// Sockets that listen, and where they are.

@@ -16,6 +16,7 @@ pub mod log;
 pub mod lsn;
 pub mod machine;
 pub mod object;
+mod offload;
 pub mod peer;
 pub mod port;
 pub mod reader;

@@ -32,6 +32,7 @@ mod driver;
 mod lease;
 mod snapshots;
 mod start;
+mod trim;
 mod watchers;
 
 pub use start::StartError;
@@ -72,8 +73,15 @@ pub struct MachineConfig {
     pub barrier_max: Duration,
     /// An append is sent only if the tail was seen this recently (RELIABILITY A6).
     pub tail_age_max: Duration,
-    /// A snapshot is written after so many entries.
+    /// A snapshot is written after so many entries,
     pub snapshot_entries: u64,
+    /// or after so many bytes of entries,
+    pub snapshot_bytes: u64,
+    /// or after so long, if there was an entry since the last.
+    pub snapshot_interval: Duration,
+    /// How old an entry must be, by the time this process has known it, before it is trimmed
+    /// behind a snapshot. Zero suits an exclusive log only, where nobody else can be slow.
+    pub log_kept: Duration,
     /// Every so many entries carry a digest of the state.
     pub digest_entries: u64,
 }
@@ -94,6 +102,9 @@ impl Default for MachineConfig {
             barrier_max: Duration::from_secs(10),
             tail_age_max: Duration::from_secs(10),
             snapshot_entries: 8192,
+            snapshot_bytes: 64 * 1024 * 1024,
+            snapshot_interval: Duration::from_secs(60 * 60),
+            log_kept: Duration::from_secs(24 * 60 * 60),
             digest_entries: 1024,
         }
     }
@@ -190,8 +201,9 @@ impl Machine {
         ports: Ports,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let mut random = StdRng::seed_from_u64(seed);
-        let state = start::recover_own(&ports).await?;
+        let recovered = start::recover_own(&ports).await?;
+        let saving = driver::Saving::new(&config, &recovered);
+        let state = recovered.state;
         let objects = Arc::clone(&ports.objects);
         let (queue, requests) = mpsc::channel(config.queue_max);
         let shared = Arc::new(Shared {
@@ -203,12 +215,12 @@ impl Machine {
             lease: Lease::new(&config, Arc::clone(&ports.clock)),
             halt: watch::Sender::new(None),
             state: RwLock::new(state),
-            random: Mutex::new(StdRng::seed_from_u64(random.next_u64())),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
             barrier_max: config.barrier_max,
             driver: OnceLock::new(),
         });
         let machine = Self { shared: Arc::clone(&shared), queue };
-        let driver = driver::Driver::new(config, address, ports, shared, requests, random);
+        let driver = driver::Driver::new(config, address, ports, shared, requests, saving);
         let driver = tokio::spawn(driver.run()).abort_handle();
         machine.shared.driver.get_or_init(|| driver);
         machine.registered().await?;

@@ -32,6 +32,7 @@ use tokio::time::{sleep, timeout};
 use crate::command::{Incarnation, Rejection, Run};
 use crate::machine::Machine;
 use crate::object::{ObjectStore, Put};
+use crate::offload::off_the_workers;
 use crate::port::PortError;
 use crate::reader::Blocks;
 use crate::segment::SegmentId;
@@ -389,6 +390,7 @@ impl Upload {
 fn asleep() -> AppendError {
     AppendError::NotStored("the broker was asleep".to_owned())
 }
+<<<<<<< HEAD
 
 /// Runs what takes milliseconds of computing away from the tasks that serve clients. A runtime with
 /// one thread (a simulation) has no elsewhere.
@@ -404,3 +406,5 @@ pub(crate) async fn off_the_workers<T: Send + 'static>(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+=======
+>>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)

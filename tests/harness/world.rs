@@ -11,7 +11,11 @@
 //! - what one producer sent stands in the order in which it was sent;
 //! - nothing is there that nobody sent.
 
+<<<<<<< HEAD
 use std::collections::{BTreeMap, BTreeSet};
+=======
+use std::collections::BTreeMap;
+>>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,13 +27,18 @@ use odradek_storage::command::{
     BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, Outcome,
 };
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+<<<<<<< HEAD
 use odradek_storage::key::ObjectKey;
 use odradek_storage::life::LifeConfig;
 use odradek_storage::life::merger::MergerConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
 use odradek_storage::log::MetadataLog;
+=======
+>>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
+use odradek_storage::log::{Freshness, LogRead, MetadataLog};
+use odradek_storage::lsn::Lsn;
 use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::ObjectStore;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
@@ -91,6 +100,7 @@ pub struct Report {
     pub kills: usize,
     /// Positions at which digests of several brokers were compared.
     pub compared: usize,
+<<<<<<< HEAD
     /// Segments that were merged from others and are referred to at the end.
     pub merged: usize,
     /// Segments that the state holds itself at the end.
@@ -116,6 +126,10 @@ fn hasty_life() -> LifeConfig {
             objects_per_request: NonZeroUsize::new(7).unwrap(),
         },
     }
+=======
+    /// Entries that were trimmed.
+    pub trimmed: u64,
+>>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 }
 
 /// What is known of a record that was sent.
@@ -267,6 +281,8 @@ impl World {
             machine: MachineConfig {
                 snapshot_entries: 20,
                 digest_entries: 7,
+                // Longer than anybody is out of reach of the log, and shorter than a world lives.
+                log_kept: Duration::from_secs(8),
                 append_attempt_max: Duration::from_millis(500),
                 ..MachineConfig::default()
             },
@@ -398,7 +414,24 @@ impl World {
                 records.extend(read.into_iter().map(|it| (it.offset, it.value)));
             }
         }
+<<<<<<< HEAD
         found
+=======
+        let trimmed = match self.log.read(Lsn::ZERO, NonZeroUsize::MIN, Freshness::Latest).await {
+            Ok(LogRead::Trimmed(floor)) => floor.prev().get(),
+            other => panic!("there is no entry 0: {other:?}"),
+        };
+        let history = self.history.lock().unwrap();
+        check(self.plan.seed, &history.sent, &found);
+        Report {
+            trace: history.trace.clone(),
+            acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
+            unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
+            kills: self.kills,
+            compared: self.digests.compared(),
+            trimmed,
+        }
+>>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
     }
 }
 

@@ -15,3 +15,4 @@ mod late_messages;
 mod offices;
 mod seeds;
 mod transactions;
+mod trims;

@@ -1,7 +1,7 @@
 //! The task that owns the state and the position in the log.
 //!
 //! It takes turns: gather what is asked for, append it ([`appending`]), look for what others wrote
-//! and apply it, tend the membership ([`membership`]). At most one append is in flight; while it
+//! and apply it, tend the membership ([`membership`]) and the snapshots ([`saving`]). At most one append is in flight; while it
 //! flies, the next group of proposals gathers in the queue.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::start::READ_ENTRIES_MAX;
 use super::{
     HaltReason, MachineConfig, ProposeError, Queued, Request, Shared, random_incarnation,
-    random_uuid, snapshots,
+    random_uuid,
 };
 use crate::check;
 use crate::command::{
@@ -33,6 +34,9 @@ use crate::state::{FEATURE_LEVEL, State};
 mod appending;
 mod fairness;
 mod membership;
+mod saving;
+
+pub(in crate::machine) use saving::Saving;
 
 /// Time between two lines about a log that does not answer.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -84,6 +88,7 @@ pub(super) struct Driver {
     spoke: Instant,
     /// When each other broker was last seen to have moved.
     heard: BTreeMap<Incarnation, (Lsn, Instant)>,
+    saving: Saving,
 }
 
 impl Driver {
@@ -93,8 +98,10 @@ impl Driver {
         ports: Ports,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
-        mut random: StdRng,
+        saving: Saving,
     ) -> Self {
+        let seed = shared.random.lock().unwrap_or_else(PoisonError::into_inner).next_u64();
+        let mut random = StdRng::seed_from_u64(seed);
         let now = Instant::now();
         let tail_seen = ports.clock.uptime();
         let poll_interval = config.poll_interval;
@@ -125,6 +132,7 @@ impl Driver {
             filled,
             spoke: now,
             heard: BTreeMap::new(),
+            saving,
         }
     }
 
@@ -165,6 +173,7 @@ impl Driver {
                 },
                 // Never an error: the sender lives in what we share.
                 Ok(()) = self.filled.changed() => {}
+                () = self.saving.ended() => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -193,11 +202,12 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        if self.config.exclusive {
+        let look = if self.config.exclusive {
             Instant::now() + Duration::from_secs(3600)
         } else {
             self.polled + self.poll_interval
-        }
+        };
+        self.next_snapshot().map_or(look, |due| due.min(look))
     }
 
     async fn take_turn(&mut self) -> Result<(), Stop> {
@@ -216,6 +226,7 @@ impl Driver {
         if !self.registered {
             self.register().await?;
         }
+        self.tend_snapshots();
         Ok(())
     }
 
@@ -270,7 +281,8 @@ impl Driver {
                 }
                 Ok(LogRead::Trimmed(floor)) => {
                     return Err(HaltReason(format!(
-                        "slept too long: the log begins at {floor}, entry {from} is gone"
+                        "slept too long: the log begins at {floor}, entry {from} is gone; started \
+                         again, this broker begins from a snapshot"
                     )));
                 }
                 Err(error) => {
@@ -330,23 +342,8 @@ impl Driver {
         }
         self.shared.watchers.wake(&applied.touched);
         self.shared.applied.send_replace(entry.lsn);
-        let ours = entry.append_id.incarnation == self.incarnation;
-        if ours && entry.lsn.get().is_multiple_of(self.config.snapshot_entries) {
-            self.write_snapshot(entry.lsn);
-        }
+        self.saving.count(bytes.len());
         Ok(())
-    }
-
-    fn write_snapshot(&self, lsn: Lsn) {
-        let (bytes, digest) = self.read(|state| state.to_snapshot());
-        let ports = self.ports.clone();
-        tokio::spawn(async move {
-            match snapshots::write(&ports, lsn, digest, bytes).await {
-                Ok(()) => tracing::info!(%lsn, "snapshot written"),
-                // The next one will do; the log is not trimmed for want of it.
-                Err(error) => tracing::warn!(%lsn, error, "snapshot could not be written"),
-            }
-        });
     }
 
     fn next_id(&mut self) -> CommandId {

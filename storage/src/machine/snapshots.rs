@@ -1,20 +1,28 @@
 //! Writing and finding snapshots.
+//!
+//! A snapshot counts for something once it was read back and found good: it is of this log, it is
+//! the state that its name says, and it is whole. When one is written is up to the driver, how far
+//! the log may be trimmed behind it to [`super::trim`].
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use crate::command::Digest;
+use super::trim;
 use crate::engine::Ports;
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
 use crate::object::Put;
+use crate::offload::off_the_workers;
 use crate::port::PortError;
-use crate::snapshot::{SNAPSHOT_PREFIX, snapshot_key};
+use crate::snapshot::{SNAPSHOT_PREFIX, snapshot_key, snapshot_lsn};
 use crate::state::State;
 
-/// How many snapshots are kept.
-const SNAPSHOTS_KEPT: usize = 3;
+/// How many snapshots behind the second newest good one are kept: for whoever wants to look back,
+/// and for a starter that chose it a moment ago.
+const OLDER_KEPT: usize = 1;
 
 const LIST_MAX: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
@@ -22,56 +30,164 @@ const LIST_MAX: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 ///
 /// A damaged snapshot is passed over with an alarm: the one before it and the log hold the same.
 pub(super) async fn newest(ports: &Ports) -> Result<State, PortError> {
-    for key in list(ports).await?.iter().rev() {
+    for (_, key) in list(ports).await?.iter().rev() {
         match load(ports, key).await? {
-            Ok(state) => return Ok(state),
-            Err(cause) => tracing::error!(%key, cause, "snapshot is damaged, trying an older one"),
+            Loaded::Good(state) => return Ok(*state),
+            // Deleted since it was listed: there are newer ones. If all are gone, so is the log
+            // that went with them, and whoever reads that starts over.
+            Loaded::Gone => {}
+            Loaded::Damaged(cause) => {
+                tracing::error!(%key, cause, "snapshot is damaged, trying an older one");
+            }
         }
     }
     Ok(State::new())
 }
 
-/// Writes a snapshot, reads it back, and deletes what is older than the newest few.
-pub(super) async fn write(
-    ports: &Ports,
-    lsn: Lsn,
-    digest: Digest,
-    bytes: Bytes,
-) -> Result<(), String> {
-    let key = snapshot_key(lsn, digest);
-    match ports.objects.put_if_absent(&key, bytes).await {
-        Ok(Put::Created | Put::Exists) => {}
-        Err(error) => return Err(error.to_string()),
-    }
-    load(ports, &key).await.map_err(|error| error.to_string())??;
-    let keys = list(ports).await.map_err(|error| error.to_string())?;
-    let stale = keys.len().saturating_sub(SNAPSHOTS_KEPT);
-    ports.objects.delete(&keys[..stale]).await.map_err(|error| error.to_string())
+/// The snapshots as this process knows them: what it has read back once is not read again.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    judged: BTreeMap<ObjectKey, bool>,
+    trimmed: Lsn,
 }
 
-async fn list(ports: &Ports) -> Result<Vec<ObjectKey>, PortError> {
+/// What became of a snapshot that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Saved {
+    /// It was written, read back and found good.
+    Written,
+    /// Another broker has written one since, at this position: that will do.
+    ByAnother(Lsn),
+}
+
+impl Snapshots {
+    /// Writes a snapshot, unless others have written one after `known`; then trims the log and
+    /// deletes old snapshots as far as may be. Entries up to `old` are old enough to go.
+    pub(super) async fn save(
+        &mut self,
+        ports: &Ports,
+        state: State,
+        known: Lsn,
+        old: Lsn,
+    ) -> Result<Saved, String> {
+        let text = |error: PortError| error.to_string();
+        let (lsn, log) = (state.applied(), state.log_id());
+        let listed = list(ports).await.map_err(text)?;
+        let by_others = listed.iter().rev().map(|(at, _)| *at);
+        if let Some(newer) = by_others.into_iter().find(|at| *at <= lsn).filter(|at| *at > known) {
+            return Ok(Saved::ByAnother(newer));
+        }
+        let (bytes, digest) = off_the_workers(move || state.to_snapshot()).await;
+        let (key, length) = (snapshot_key(lsn, digest), bytes.len());
+        match ports.objects.put_if_absent(&key, bytes).await.map_err(text)? {
+            Put::Created | Put::Exists => {}
+        }
+        if !self.is_good(ports, &key, log).await.map_err(text)? {
+            return Err(format!("{key} could not be read back"));
+        }
+        tracing::info!(%lsn, bytes = length, "snapshot written");
+        self.clear_behind(ports, log, old).await?;
+        Ok(Saved::Written)
+    }
+
+    /// Trims the log and deletes snapshots behind the second newest good one.
+    async fn clear_behind(&mut self, ports: &Ports, log: Uuid, old: Lsn) -> Result<(), String> {
+        let text = |error: PortError| error.to_string();
+        let listed = list(ports).await.map_err(text)?;
+        self.judged.retain(|key, _| listed.iter().any(|(_, listed)| listed == key));
+        let twins = listed.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        if let Some([(lsn, one), (_, other)]) = twins {
+            // The state is a function of the log: one of them was computed wrongly (C6).
+            tracing::error!(%lsn, %one, %other, "two snapshots of one entry differ: nothing is trimmed");
+            return Ok(());
+        }
+        let mut good = Vec::new();
+        for (at, (lsn, key)) in listed.iter().enumerate().rev() {
+            if self.is_good(ports, key, log).await.map_err(text)? {
+                good.push((at, *lsn));
+            }
+            if good.len() == 2 {
+                break;
+            }
+        }
+        let positions = good.iter().map(|(_, lsn)| *lsn);
+        if let Some(floor) = trim::floor(positions, old).filter(|it| *it > self.trimmed) {
+            ports.log.trim(floor).await.map_err(text)?;
+            self.trimmed = floor;
+            tracing::info!(%floor, "log trimmed");
+        }
+        let Some((second, _)) = good.get(1) else { return Ok(()) };
+        let stale = listed.iter().take(second.saturating_sub(OLDER_KEPT));
+        let stale: Vec<ObjectKey> = stale.map(|(_, key)| key.clone()).collect();
+        ports.objects.delete(&stale).await.map_err(text)
+    }
+
+    /// Whether a snapshot was read back and found good, by this process.
+    async fn is_good(
+        &mut self,
+        ports: &Ports,
+        key: &ObjectKey,
+        log: Uuid,
+    ) -> Result<bool, PortError> {
+        if let Some(good) = self.judged.get(key) {
+            return Ok(*good);
+        }
+        let good = match load(ports, key).await? {
+            Loaded::Good(state) => state.log_id() == log,
+            Loaded::Gone => return Ok(false),
+            Loaded::Damaged(cause) => {
+                tracing::error!(%key, cause, "snapshot is damaged");
+                false
+            }
+        };
+        self.judged.insert(key.clone(), good);
+        Ok(good)
+    }
+}
+
+/// All snapshots with their positions, oldest first.
+async fn list(ports: &Ports) -> Result<Vec<(Lsn, ObjectKey)>, PortError> {
     let mut keys: Vec<ObjectKey> = Vec::new();
     loop {
         let page = ports.objects.list(SNAPSHOT_PREFIX, keys.last(), LIST_MAX).await?;
         let last = page.len() < LIST_MAX.get();
         keys.extend(page.into_iter().map(|object| object.key));
         if last {
-            return Ok(keys);
+            let position = |key: ObjectKey| snapshot_lsn(&key).map(|lsn| (lsn, key));
+            return Ok(keys.into_iter().filter_map(position).collect());
         }
     }
 }
 
-async fn load(ports: &Ports, key: &ObjectKey) -> Result<Result<State, String>, PortError> {
+/// What a snapshot turned out to be.
+enum Loaded {
+    Good(Box<State>),
+    Gone,
+    Damaged(String),
+}
+
+async fn load(ports: &Ports, key: &ObjectKey) -> Result<Loaded, PortError> {
+    match load_once(ports, key).await? {
+        // Perhaps it was the way here that did it.
+        Loaded::Damaged(_) => load_once(ports, key).await,
+        loaded => Ok(loaded),
+    }
+}
+
+async fn load_once(ports: &Ports, key: &ObjectKey) -> Result<Loaded, PortError> {
     let Some(bytes) = ports.objects.get_range(key, 0..u64::MAX).await? else {
-        return Ok(Err("it is gone".to_owned()));
+        return Ok(Loaded::Gone);
     };
-    let state = match State::from_snapshot(&bytes) {
-        Ok(state) => state,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    if snapshot_key(state.applied(), state.digest()) == *key {
-        Ok(Ok(state))
-    } else {
-        Ok(Err("it is not the state that its name says".to_owned()))
+    let name = key.clone();
+    Ok(off_the_workers(move || read(&bytes, &name)).await)
+}
+
+fn read(bytes: &Bytes, key: &ObjectKey) -> Loaded {
+    match State::from_snapshot(bytes) {
+        Ok(state) if snapshot_key(state.applied(), state.digest()) == *key => {
+            Loaded::Good(Box::new(state))
+        }
+        Ok(_) => Loaded::Damaged("it is not the state that its name says".to_owned()),
+        Err(error) => Loaded::Damaged(error.to_string()),
     }
 }

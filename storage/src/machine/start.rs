@@ -80,48 +80,93 @@ pub enum StartError {
     Objects(PortError),
 }
 
+/// Where a machine goes on from.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// The state at the tail of the log.
+    pub(super) state: State,
+    /// The position of the snapshot it was made of; zero if there was none.
+    pub(super) snapshot: Lsn,
+    /// Bytes of the entries behind it.
+    pub(super) bytes: u64,
+}
+
 /// The state at the tail of the log, once it is sure that log and objects belong together.
-pub(super) async fn recover_own(ports: &Ports) -> Result<State, StartError> {
-    let mut state = recover(ports).await?;
+pub(super) async fn recover_own(ports: &Ports) -> Result<Recovered, StartError> {
+    let mut recovered = recover(ports).await?;
     let claimant = claim::claimant(&*ports.objects).await?;
-    if state.log_id().is_nil() {
-        let Some(claimant) = claimant else { return Ok(state) };
+    if recovered.state.log_id().is_nil() {
+        let Some(claimant) = claimant else { return Ok(recovered) };
         // Another broker may have begun this very log meanwhile.
-        state = recover(ports).await?;
-        if state.log_id().is_nil() {
+        recovered = recover(ports).await?;
+        if recovered.state.log_id().is_nil() {
             return Err(StartError::ForeignObjects(claimant));
         }
-    } else if claimant.is_none() && state.has_claimed_store() {
+    } else if claimant.is_none() && recovered.state.has_claimed_store() {
         return Err(StartError::ObjectsElsewhere);
     }
-    claim::claim(&*ports.objects, state.log_id()).await?;
-    Ok(state)
+    claim::claim(&*ports.objects, recovered.state.log_id()).await?;
+    Ok(recovered)
 }
 
 /// The state at the tail of the log, as it was at some moment during the call.
-async fn recover(ports: &Ports) -> Result<State, StartError> {
-    let mut state =
-        patiently("objects", || snapshots::newest(ports)).await.map_err(StartError::Objects)?;
+///
+/// While this reads, others write snapshots, trim the log behind them and delete what is older:
+/// whoever meets the floor looks for a newer snapshot and starts over (RELIABILITY C5). There is
+/// one, because it was listed before the floor was raised; if not, it is lost.
+async fn recover(ports: &Ports) -> Result<Recovered, StartError> {
+    let mut tried = None;
+    loop {
+        let state =
+            patiently("objects", || snapshots::newest(ports)).await.map_err(StartError::Objects)?;
+        let snapshot = state.applied();
+        let (floor, reached) = match follow(ports, state).await? {
+            Followed::ToTail(recovered) => return Ok(*recovered),
+            Followed::ToFloor { floor, reached } => (floor, reached),
+        };
+        if tried.is_some_and(|tried| tried >= snapshot) {
+            return Err(StartError::NoSnapshot { floor, snapshot });
+        }
+        tracing::warn!(%snapshot, %reached, %floor, "the log was trimmed meanwhile, starting over");
+        tried = Some(snapshot);
+    }
+}
+
+enum Followed {
+    ToTail(Box<Recovered>),
+    /// The entry after `reached` is gone.
+    ToFloor {
+        floor: Lsn,
+        reached: Lsn,
+    },
+}
+
+/// Follows the log to its tail.
+async fn follow(ports: &Ports, mut state: State) -> Result<Followed, StartError> {
     let snapshot = state.applied();
+    let mut bytes: u64 = 0;
     let tail = patiently("log", || ports.log.tail()).await.map_err(StartError::Log)?;
     if tail <= snapshot {
         return Err(StartError::LogBehindSnapshot { tail, snapshot });
     }
     loop {
-        let from = state.applied().next();
+        let reached = state.applied();
+        let from = reached.next();
         let read =
             patiently("log", || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest)).await;
         let (slots, at_tail) = match read.map_err(StartError::Log)? {
             LogRead::Entries { slots, at_tail } => (slots, at_tail),
-            LogRead::Trimmed(floor) => return Err(StartError::NoSnapshot { floor, snapshot }),
+            LogRead::Trimmed(floor) => return Ok(Followed::ToFloor { floor, reached }),
         };
         for slot in slots {
             let entry = Entry::decode(&slot.bytes)
                 .map_err(|cause| StartError::Entry { lsn: slot.lsn, cause })?;
             state.apply(&entry, EntryHash::of(&slot.bytes))?;
+            bytes = bytes.saturating_add(u64::try_from(slot.bytes.len()).unwrap_or(u64::MAX));
         }
         if at_tail {
-            return Ok(state);
+            let recovered = Recovered { state, snapshot, bytes };
+            return Ok(Followed::ToTail(Box::new(recovered)));
         }
     }
 }
