@@ -1,5 +1,6 @@
 //! What is true: two storage ports, one deterministic state machine, one writer, one reader.
 
+mod ages;
 mod aws;
 pub mod clock;
 pub mod command;
@@ -20,6 +21,7 @@ mod offload;
 pub mod peer;
 pub mod port;
 pub mod reader;
+pub mod retention;
 pub mod segment;
 pub mod snapshot;
 pub mod state;

@@ -13,11 +13,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Driver;
+use crate::ages::Ages;
 use crate::lsn::Lsn;
 use crate::machine::MachineConfig;
 use crate::machine::snapshots::{Saved, Snapshots};
 use crate::machine::start::Recovered;
-use crate::machine::trim::Ages;
 
 /// A broker waits longer than it must by up to this part of it.
 const SLACK_MAX: f64 = 0.25;
