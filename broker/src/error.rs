@@ -198,6 +198,7 @@ pub(crate) fn of_batch(error: &BatchError) -> ResponseError {
         | BatchError::BaseOffset(_)
         | BatchError::Count { .. }
         | BatchError::Control
+        | BatchError::DeleteHorizon
         | BatchError::Producer { .. } => ResponseError::InvalidRecord,
     }
 }

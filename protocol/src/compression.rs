@@ -1,14 +1,15 @@
-//! Opening record batches, within limits.
+//! Opening record batches, within limits, and packing what is left of them.
 //!
-//! Done only where something inside decides: finding a record by its time, and configs that speak
-//! of single records. Output stops at a limit that the caller names, so that a small batch can't
+//! Done only where something inside decides: finding a record by its time, log compaction by key,
+//! and configs that speak of single records. Output stops at a limit that the caller names, so that a small batch can't
 //! ask for much memory, whatever it unpacks to.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
+use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
 
-use crate::record::{Codec, RecordBatch};
+use crate::record::{Codec, Malformed, RecordBatch, RecordView};
 
 /// Largest window a zstd frame may ask for, as a power of two: 8 MiB, what encoders use at most
 /// without being told otherwise.
@@ -32,6 +33,12 @@ pub enum OpenError {
     /// Unpacked, but no records.
     #[error("records are malformed")]
     Records,
+}
+
+impl From<Malformed> for OpenError {
+    fn from(_: Malformed) -> Self {
+        Self::Records
+    }
 }
 
 /// One record of an opened batch, as far as a broker looks at it.
@@ -114,44 +121,18 @@ fn append_snappy(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<()
     Ok(())
 }
 
-/// Walks the records of an unpacked batch. Ends after `count` records, or with an error where they
-/// are malformed or bytes are left over.
+/// Walks the records of an unpacked batch. Ends after as many as its header says, or with an error
+/// where they are malformed or bytes are left over.
 #[derive(Debug)]
 pub struct Records {
-    rest: Bytes,
+    unpacked: Bytes,
     left: i32,
 }
 
 impl Records {
     /// The records of `batch`, whose records unpack to `unpacked`.
     pub fn of(batch: &RecordBatch, unpacked: Bytes) -> Self {
-        Self { rest: unpacked, left: batch.record_count() }
-    }
-
-    fn take(&mut self) -> Option<Record> {
-        let length = usize::try_from(varint(&mut self.rest)?).ok()?;
-        if length > self.rest.len() {
-            return None;
-        }
-        let mut record = self.rest.split_to(length);
-        record.try_get_i8().ok()?;
-        let timestamp_delta = varint(&mut record)?;
-        let offset_delta = i32::try_from(varint(&mut record)?).ok()?;
-        let has_key = skip_bytes(&mut record)?;
-        let has_value = skip_bytes(&mut record)?;
-        let headers = varint(&mut record)?;
-        for _ in 0..headers {
-            if !skip_bytes(&mut record)? {
-                return None;
-            }
-            skip_bytes(&mut record)?;
-        }
-        (headers >= 0 && record.is_empty()).then_some(Record {
-            offset_delta,
-            timestamp_delta,
-            has_key,
-            has_value,
-        })
+        Self { unpacked, left: batch.record_count() }
     }
 }
 
@@ -160,50 +141,66 @@ impl Iterator for Records {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left <= 0 {
-            let rest = std::mem::take(&mut self.rest);
+            let rest = std::mem::take(&mut self.unpacked);
             return (!rest.is_empty()).then_some(Err(OpenError::Records));
         }
         self.left -= 1;
-        let record = self.take();
-        if record.is_none() {
+        let Some((view, _)) = RecordView::split_first(&self.unpacked) else {
             self.left = 0;
-            self.rest = Bytes::new();
-        }
-        Some(record.ok_or(OpenError::Records))
+            self.unpacked = Bytes::new();
+            return Some(Err(OpenError::Records));
+        };
+        let length = view.bytes.len();
+        let record = Record {
+            offset_delta: view.offset_delta,
+            timestamp_delta: view.timestamp_delta,
+            has_key: view.key.is_some(),
+            has_value: view.has_value,
+        };
+        self.unpacked.advance(length);
+        Some(Ok(record))
     }
 }
 
-/// Skips bytes with their length before them; whether they are there (not null).
-fn skip_bytes(record: &mut Bytes) -> Option<bool> {
-    match varint(record)? {
-        -1 => Some(false),
-        length => {
-            let length = usize::try_from(length).ok()?;
-            if length > record.len() {
-                return None;
-            }
-            record.advance(length);
-            Some(true)
+/// Packs encoded records, in the form in which Java clients do: the one that every client reads.
+pub fn pack(codec: Codec, records: Vec<u8>) -> Result<Bytes, OpenError> {
+    let packed = match codec {
+        Codec::None => records,
+        Codec::Gzip => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(&records).map_err(broken)?;
+            encoder.finish().map_err(broken)?
         }
-    }
+        Codec::Lz4 => {
+            // Java clients read no blocks that depend on each other.
+            let frame = FrameInfo::new().block_mode(BlockMode::Independent);
+            let mut encoder = FrameEncoder::with_frame_info(frame, Vec::new());
+            encoder.write_all(&records).map_err(broken)?;
+            encoder.finish().map_err(|error| OpenError::Codec(error.to_string()))?
+        }
+        Codec::Zstd => {
+            zstd::bulk::compress(&records, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(broken)?
+        }
+        Codec::Snappy => pack_snappy(&records)?,
+    };
+    Ok(packed.into())
 }
 
-/// A zigzag varint of up to 64 bits.
-fn varint(bytes: &mut Bytes) -> Option<i64> {
-    let mut value = 0_u64;
-    for shift in (0..70).step_by(7) {
-        let byte = bytes.try_get_u8().ok()?;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            let magnitude = i64::try_from(value >> 1).ok()?;
-            return Some(if value & 1 == 0 { magnitude } else { -magnitude - 1 });
-        }
+/// Bytes of content in a xerial block, as Java clients make them.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+
+fn pack_snappy(records: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let mut packed = XERIAL_MAGIC.to_vec();
+    packed.put_i32(1);
+    packed.put_i32(1);
+    for block in records.chunks(XERIAL_BLOCK_BYTES) {
+        let block = snap::raw::Encoder::new().compress_vec(block);
+        let block = block.map_err(|error| OpenError::Codec(error.to_string()))?;
+        packed.put_i32(i32::try_from(block.len()).expect("a block is short"));
+        packed.extend_from_slice(&block);
     }
-    None
+    Ok(packed)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Record batches, looked at in place.
 //!
 //! A batch (magic 2, KIP-98) is never re-encoded: what the producer sent is what consumers get, but
-//! for the sixteen bytes before the checksum begins. Opening its records is in
-//! [`crate::compression`].
+//! for the sixteen bytes before the checksum begins, and for the records that log compaction takes
+//! out. Opening its records is in [`crate::compression`].
 //!
 //! ```text
 //!  0 base offset i64 | 8 length i32 | 12 leader epoch i32 | 16 magic i8 | 17 crc32c u32
@@ -13,8 +13,12 @@
 use bytes::{Bytes, BytesMut};
 
 mod control;
+mod retain;
+mod varint;
+mod view;
 
-pub use control::{ControlBatch, MARKER_BYTES};
+pub use control::{ControlBatch, ControlType, MARKER_BYTES};
+pub use view::{Malformed, RecordView, RecordViews};
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
@@ -25,9 +29,11 @@ const LENGTH_OVERHEAD: usize = 12;
 /// Where the part that the checksum covers begins.
 const CRC_START: usize = 21;
 
+const CODEC_BITS: i16 = 0x07;
 const TIMESTAMP_TYPE_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// How the records of a batch are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +90,9 @@ pub enum BatchError {
     /// So is the log append time.
     #[error("timestamp type set by a client")]
     TimestampType,
+    /// And so is the time from which tombstones may go.
+    #[error("delete horizon set by a client")]
+    DeleteHorizon,
     /// A producer id without a sequence, or an epoch that can't be.
     #[error("producer {id} with epoch {epoch} and sequence {sequence}")]
     Producer {
@@ -153,6 +162,9 @@ impl RecordBatch {
         if self.attributes() & TIMESTAMP_TYPE_BIT != 0 {
             return Err(BatchError::TimestampType);
         }
+        if self.attributes() & DELETE_HORIZON_BIT != 0 {
+            return Err(BatchError::DeleteHorizon);
+        }
         self.codec()?;
         let (id, epoch, sequence) =
             (self.producer_id(), self.producer_epoch(), self.base_sequence());
@@ -199,7 +211,7 @@ impl RecordBatch {
 
     /// How the records are compressed.
     pub fn codec(&self) -> Result<Codec, BatchError> {
-        match self.attributes() & 0x07 {
+        match self.attributes() & CODEC_BITS {
             0 => Ok(Codec::None),
             1 => Ok(Codec::Gzip),
             2 => Ok(Codec::Snappy),

@@ -49,7 +49,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 fn lz4(content: &[u8]) -> Vec<u8> {
-    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    let mut encoder = FrameEncoder::new(Vec::new());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
 }

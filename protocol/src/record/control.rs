@@ -1,11 +1,14 @@
 //! Control batches: the ends of transactions, as consumers read them (KIP-98).
 //!
-//! None is stored. One is made from what the state knows whenever it is read, always with the same
-//! bytes.
+//! None is written when a transaction ends. One is made from what the state knows whenever it is
+//! read or merged, always with the same bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{CONTROL_BIT, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD, TRANSACTIONAL_BIT};
+use super::{
+    CONTROL_BIT, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD, RecordBatch, RecordView,
+    TRANSACTIONAL_BIT,
+};
 
 /// Length of a control batch.
 pub const MARKER_BYTES: u32 = 78;
@@ -57,6 +60,38 @@ impl ControlBatch {
         let crc = crc32c::crc32c(&bytes[CRC_START..]);
         bytes[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
         bytes.freeze()
+    }
+}
+
+/// What a control batch says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlType {
+    /// Its transaction was aborted.
+    Abort,
+    /// Its transaction was committed.
+    Commit,
+    /// Something that this release does not write.
+    Other,
+}
+
+impl RecordBatch {
+    /// Whether it was written by a broker for other brokers and consumers, not for programs.
+    pub fn is_control(&self) -> bool {
+        self.attributes() & CONTROL_BIT != 0
+    }
+
+    /// What a control batch says; `None` if it is none, or has no record any more.
+    pub fn control_type(&self) -> Option<ControlType> {
+        if !self.is_control() || self.record_count() == 0 {
+            return None;
+        }
+        let records = self.records();
+        let kind = RecordView::split_first(&records).and_then(|(record, _)| record.key?.get(2..4));
+        Some(match kind {
+            Some([0, 0]) => ControlType::Abort,
+            Some([0, 1]) => ControlType::Commit,
+            _ => ControlType::Other,
+        })
     }
 }
 

@@ -63,6 +63,7 @@ fn every_flaw_has_its_own_name() {
     assert_eq!(check([good.clone(), good.clone()].concat()), Err(BatchError::Several));
     assert_eq!(check(batch(0x20, 1, NOBODY, b"")), Err(BatchError::Control));
     assert_eq!(check(batch(0x08, 1, NOBODY, b"")), Err(BatchError::TimestampType));
+    assert_eq!(check(batch(0x40, 1, NOBODY, b"")), Err(BatchError::DeleteHorizon));
     assert_eq!(check(batch(0x05, 1, NOBODY, b"")), Err(BatchError::Codec(5)));
     let producer = BatchError::Producer { id: 7, epoch: 0, sequence: -1 };
     assert_eq!(check(batch(0, 1, (7, 0, -1), b"")), Err(producer));
