@@ -75,6 +75,41 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         documentation: "Shortest session timeout that members of the classic protocol may have.",
     },
     Definition {
+        name: "log.cleaner.delete.retention.ms",
+        kind: ConfigType::Long,
+        default: "86400000",
+        check: Check::Integer(0, i64::MAX),
+        documentation: "For topics without delete.retention.ms. Only for all brokers.",
+    },
+    Definition {
+        name: "log.cleaner.max.compaction.lag.ms",
+        kind: ConfigType::Long,
+        default: "9223372036854775807",
+        check: Check::Integer(1, i64::MAX),
+        documentation: "For topics without max.compaction.lag.ms. Only for all brokers.",
+    },
+    Definition {
+        name: "log.cleaner.min.cleanable.ratio",
+        kind: ConfigType::Double,
+        default: "0.5",
+        check: Check::Fraction,
+        documentation: "For topics without min.cleanable.dirty.ratio. Only for all brokers.",
+    },
+    Definition {
+        name: "log.cleaner.min.compaction.lag.ms",
+        kind: ConfigType::Long,
+        default: "0",
+        check: Check::Integer(0, i64::MAX),
+        documentation: "For topics without min.compaction.lag.ms. Only for all brokers.",
+    },
+    Definition {
+        name: "log.cleanup.policy",
+        kind: ConfigType::List,
+        default: "delete",
+        check: Check::AnyOf(&["compact", "delete"]),
+        documentation: "For topics without cleanup.policy. Only for all brokers.",
+    },
+    Definition {
         name: "log.retention.bytes",
         kind: ConfigType::Long,
         default: "-1",
@@ -144,6 +179,11 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
 /// Configs that no broker can have for itself: what they mean is the same wherever the log is
 /// applied.
 pub(crate) const CLUSTER_ONLY: &[&str] = &[
+    "log.cleaner.delete.retention.ms",
+    "log.cleaner.max.compaction.lag.ms",
+    "log.cleaner.min.cleanable.ratio",
+    "log.cleaner.min.compaction.lag.ms",
+    "log.cleanup.policy",
     "log.retention.bytes",
     "log.retention.ms",
     "producer.id.expiration.ms",

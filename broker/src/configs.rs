@@ -122,7 +122,7 @@ impl Definition {
             Check::OneOf(words) => refuse(format!("takes one of: {}", words.join(", "))),
             Check::AnyOf(words) => {
                 let mut understood: Vec<&str> = Vec::new();
-                for word in value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+                for word in value.split(',').map(str::trim).filter(|_| !value.is_empty()) {
                     if !words.contains(&word) {
                         return refuse(format!("takes any of: {}", words.join(", ")));
                     }

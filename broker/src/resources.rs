@@ -11,7 +11,7 @@ use crate::broker_configs::{BROKER_CONFIGS, CLUSTER_ONLY};
 use crate::configs::{Definition, validate};
 use crate::context::Context;
 use crate::group_configs::GROUP_CONFIGS;
-use crate::topic_configs::TOPIC_CONFIGS;
+use crate::topic_configs::{TOPIC_CONFIGS, go_together};
 use crate::topics::{Refusal, look_twice, propose};
 
 /// Resource type of topics (KIP-133).
@@ -145,11 +145,31 @@ pub(crate) async fn alter(
                 .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
         }
     }
+    check_together(context, &resource, replace, &changes)?;
     if validate_only {
         return Ok(());
     }
     let command = Command::AlterConfigs { resource: resource.in_command(), replace, changes };
     propose(context.machine(), command).await
+}
+
+/// Whether the configs of a topic would go together after these changes.
+fn check_together(
+    context: &Context,
+    resource: &Resource,
+    replace: bool,
+    changes: &[ConfigChange],
+) -> Result<(), Refusal> {
+    let Resource::Topic(topic) = resource else { return Ok(()) };
+    let configs = context.machine().read(|state| Some(state.topic(*topic)?.configs.clone()));
+    let mut configs = configs.filter(|_| !replace).unwrap_or_default();
+    for change in changes {
+        match &change.operation {
+            ConfigOperation::Set(value) => configs.insert(change.name.clone(), value.clone()),
+            ConfigOperation::Delete => configs.remove(&change.name),
+        };
+    }
+    go_together(&configs).map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))
 }
 
 /// The value that a config of a resource has now.

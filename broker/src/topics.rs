@@ -12,7 +12,7 @@ use crate::branches::{self, BRANCH_AT, BRANCH_OF};
 use crate::configs::validate;
 use crate::context::Context;
 use crate::error;
-use crate::topic_configs::TOPIC_CONFIGS;
+use crate::topic_configs::{TOPIC_CONFIGS, go_together};
 
 /// Longest name of a topic.
 const NAME_CHARS_MAX: usize = 249;
@@ -121,14 +121,14 @@ pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
 
 /// Checks configs that a topic is to be created with, and writes them as they are kept.
 fn understand(configs: &mut BTreeMap<String, String>) -> Result<(), Refusal> {
-    for (name, value) in configs {
+    let invalid = |message| Refusal::new(ResponseError::InvalidConfig, message);
+    for (name, value) in configs.iter_mut() {
         if [BRANCH_OF, BRANCH_AT].contains(&name.as_str()) {
             continue;
         }
-        *value = validate(TOPIC_CONFIGS, name, Some(value))
-            .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
+        *value = validate(TOPIC_CONFIGS, name, Some(value)).map_err(invalid)?;
     }
-    Ok(())
+    go_together(configs).map_err(invalid)
 }
 
 /// Creates a topic, unless it is only to be checked. Completes what was asked for.

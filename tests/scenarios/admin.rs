@@ -125,7 +125,7 @@ async fn what_can_not_be_honoured_is_refused_with_a_sentence() {
         new("a/b", 1, 1, None),
         new("zero", 0, 1, None),
         new("replicas", 1, 0, None),
-        new("compacted", 1, 1, Some(("cleanup.policy", "compact"))),
+        new("tiered", 1, 1, Some(("remote.storage.enable", "true"))),
         new("unknown", 1, 1, Some(("no.such.config", "1"))),
         new("twice", 1, 1, None),
         new("twice", 1, 1, None),

@@ -2,8 +2,9 @@
 //!
 //! A batch's header is checked, and its checksum; where it is not compressed, its records are
 //! walked. Compressed records are not opened: that would cost more than all the rest of the path,
-//! and nothing on it depends on what is inside. A producer that compresses nonsense hurts the
-//! consumers of its own topic and nobody else.
+//! and nothing on it depends on what is inside, unless the topic is compacted and every record
+//! needs a key. A producer that compresses nonsense hurts the consumers of its own topic and nobody
+//! else.
 //!
 //! A request begins when it is read, in the order of its connection, and ends when its batches are
 //! in the log. `acks` 1 and all are the same: there is no replica to wait for and nothing sooner to
@@ -14,15 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use odradek_protocol::ResponseError;
-use odradek_protocol::compression::Records;
+use odradek_protocol::compression::{self, Records};
 use odradek_protocol::id::{ProducerId, TopicId, TopicPartition};
 use odradek_protocol::messages::produce_request::TopicProduceData;
 use odradek_protocol::messages::produce_response::{
-    PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use odradek_protocol::messages::{ProduceRequest, ProduceResponse};
 use odradek_protocol::record::{Codec, RecordBatch};
+use odradek_protocol::{ResponseError, StrBytes};
 use odradek_storage::command::{BatchProducer, BatchSummary, BatchTransaction};
 use odradek_storage::segment::builder::PendingBatch;
 use odradek_storage::state::State;
@@ -65,10 +66,33 @@ struct Asks<'a> {
     transactional_id: Option<&'a str>,
 }
 
+/// Why the batch of a partition is not taken.
+#[derive(Clone)]
+struct Flaw {
+    refusal: Refusal,
+    /// The records that are to blame, if it is only some: their places in the batch.
+    records: Vec<i32>,
+}
+
+impl From<Refusal> for Flaw {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, records: Vec::new() }
+    }
+}
+
+/// What is wrong with a record without a key.
+const KEYLESS: &str = "a compacted topic takes no record without a key";
+
+/// Most records of a batch that are named as flawed.
+const FLAWED_RECORDS_MAX: usize = 10_000;
+
+/// Records of a batch for a compacted topic may unpack to this many bytes: what compaction opens.
+const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A partition of the request: what becomes of it.
 enum Fate {
     /// It failed already.
-    Refused(Refusal),
+    Refused(Flaw),
     /// Its batch is on its way, with this log append time (-1 if it has its producer's).
     Underway(i64),
 }
@@ -148,7 +172,7 @@ async fn begin_topic(
             BY_ID.. => state.topic(TopicId(topic.topic_id)),
             _ => state.topic_by_name(topic.name.as_str()),
         }?;
-        let rules = ProduceRules::of(&found.configs, defaults.message_max_bytes);
+        let rules = ProduceRules::of(state, found, defaults.message_max_bytes);
         Some((found.id, found.partitions.len(), rules))
     };
     let found = match whole {
@@ -168,14 +192,14 @@ async fn begin_topic(
     let mut fates = Vec::with_capacity(topic.partition_data.len());
     for partition in topic.partition_data {
         let index = partition.index;
-        let checked = found.clone().and_then(|(id, partitions, rules)| {
+        let checked = found.clone().map_err(Flaw::from).and_then(|(id, partitions, rules)| {
             if usize::try_from(index).is_ok_and(|index| index < partitions) {
                 let batch = check(version, &rules, now_ms, partition.records.as_ref())?;
                 check_owner(context, asks, &batch)?;
                 Ok((TopicPartition { topic: id, partition: index }, batch, rules))
             } else {
                 let message = format!("the topic has {partitions} partitions");
-                Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message))
+                Err(Refusal::new(ResponseError::UnknownTopicOrPartition, message).into())
             }
         });
         fates.push(match checked {
@@ -183,7 +207,7 @@ async fn begin_topic(
                 batches.push((partition, batch));
                 (index, Fate::Underway(if rules.log_append_time { now_ms } else { -1 }))
             }
-            Err(refusal) => (index, Fate::Refused(refusal)),
+            Err(flaw) => (index, Fate::Refused(flaw)),
         });
     }
     let response = TopicProduceResponse::default();
@@ -200,30 +224,9 @@ fn check(
     rules: &ProduceRules,
     now_ms: i64,
     records: Option<&Bytes>,
-) -> Result<PendingBatch, Refusal> {
-    let empty = Bytes::new();
-    let records = records.unwrap_or(&empty);
-    if records.len() > rules.max_message_bytes {
-        let message = format!("{} bytes, at most {}", records.len(), rules.max_message_bytes);
-        return Err(Refusal::new(ResponseError::MessageTooLarge, message));
-    }
-    let invalid = |message: String| Refusal::new(ResponseError::InvalidRecord, message);
-    let batch = RecordBatch::from_producer(records)
-        .map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
-    let codec =
-        batch.codec().map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
-    if codec == Codec::Zstd && version < ZSTD_SINCE {
-        let message = "zstd needs Produce version 7";
-        return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
-    }
-    if batch.is_transactional() && batch.producer_id() < 0 {
-        return Err(invalid("a transactional batch without a producer id".to_owned()));
-    }
-    if codec == Codec::None {
-        for record in Records::of(&batch, batch.records()) {
-            record.map_err(|error| invalid(error.to_string()))?;
-        }
-    }
+) -> Result<PendingBatch, Flaw> {
+    let (batch, codec) = check_header(version, rules, records)?;
+    check_records(rules, &batch, codec)?;
     let batch = if rules.log_append_time {
         batch.with_log_append_time(now_ms)
     } else {
@@ -247,6 +250,54 @@ fn check(
         producer,
     };
     Ok(PendingBatch { bytes: batch.bytes().clone(), summary, compressed: codec != Codec::None })
+}
+
+fn check_header(
+    version: i16,
+    rules: &ProduceRules,
+    records: Option<&Bytes>,
+) -> Result<(RecordBatch, Codec), Refusal> {
+    let empty = Bytes::new();
+    let records = records.unwrap_or(&empty);
+    if records.len() > rules.max_message_bytes {
+        let message = format!("{} bytes, at most {}", records.len(), rules.max_message_bytes);
+        return Err(Refusal::new(ResponseError::MessageTooLarge, message));
+    }
+    let batch = RecordBatch::from_producer(records)
+        .map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    let codec =
+        batch.codec().map_err(|error| Refusal::new(error::of_batch(&error), error.to_string()))?;
+    if codec == Codec::Zstd && version < ZSTD_SINCE {
+        let message = "zstd needs Produce version 7";
+        return Err(Refusal::new(ResponseError::UnsupportedCompressionType, message));
+    }
+    if batch.is_transactional() && batch.producer_id() < 0 {
+        let message = "a transactional batch without a producer id";
+        return Err(Refusal::new(ResponseError::InvalidRecord, message));
+    }
+    Ok((batch, codec))
+}
+
+/// Walks the records, if they are to be seen.
+fn check_records(rules: &ProduceRules, batch: &RecordBatch, codec: Codec) -> Result<(), Flaw> {
+    if codec != Codec::None && !rules.needs_keys {
+        return Ok(());
+    }
+    let invalid = |message: String| Refusal::new(ResponseError::InvalidRecord, message);
+    let unpacked = compression::unpack(batch, UNPACKED_BYTES_MAX.max(batch.bytes().len()))
+        .map_err(|error| invalid(error.to_string()))?;
+    let mut keyless = Vec::new();
+    for (index, record) in (0..).zip(Records::of(batch, unpacked)) {
+        let record = record.map_err(|error| invalid(error.to_string()))?;
+        let is_keyless = rules.needs_keys && !record.has_key;
+        if is_keyless && keyless.len() < FLAWED_RECORDS_MAX {
+            keyless.push(index);
+        }
+    }
+    if keyless.is_empty() {
+        return Ok(());
+    }
+    Err(Flaw { refusal: invalid(KEYLESS.to_owned()), records: keyless })
 }
 
 /// A producer id belongs to one transactional id for ever; if it is not known here to whom, the
@@ -300,12 +351,12 @@ async fn complete(
         let partitions = partitions.into_iter().map(|(index, fate)| {
             let response = PartitionProduceResponse::default().with_index(index);
             match fate {
-                Fate::Refused(refusal) => failed(response, version, refusal),
+                Fate::Refused(flaw) => failed(response, version, flaw),
                 Fate::Underway(time_ms) => match next() {
                     Ok(appended) => succeeded(response, version, appended, time_ms),
                     Err(error) => {
                         let code = error::of_append(&error, version >= ABORTABLE);
-                        failed(response, version, Refusal::new(code, error.to_string()))
+                        failed(response, version, Refusal::new(code, error.to_string()).into())
                     }
                 },
             }
@@ -331,11 +382,20 @@ fn succeeded(
 fn failed(
     response: PartitionProduceResponse,
     version: i16,
-    refusal: Refusal,
+    flaw: Flaw,
 ) -> PartitionProduceResponse {
+    let Flaw { refusal, records } = flaw;
     let response = response
         .with_error_code(refusal.code.code())
         .with_base_offset(-1)
         .with_log_append_time_ms(-1);
-    if version >= 8 { response.with_error_message(Some(refusal.message.into())) } else { response }
+    if version < 8 {
+        return response;
+    }
+    let records = records.into_iter().map(|index| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(index)
+            .with_batch_index_error_message(Some(StrBytes::from_static_str(KEYLESS)))
+    });
+    response.with_error_message(Some(refusal.message.into())).with_record_errors(records.collect())
 }

@@ -75,11 +75,6 @@ pub enum ControlType {
 }
 
 impl RecordBatch {
-    /// Whether it was written by a broker for other brokers and consumers, not for programs.
-    pub fn is_control(&self) -> bool {
-        self.attributes() & CONTROL_BIT != 0
-    }
-
     /// What a control batch says; `None` if it is none, or has no record any more.
     pub fn control_type(&self) -> Option<ControlType> {
         if !self.is_control() || self.record_count() == 0 {

@@ -57,8 +57,7 @@ impl State {
         }
         if let Some(cleaned) = replacement.cleaned {
             let partition = self.topics.partition_mut(replacement.partition)?;
-            let cleaned = cleaned.min(partition.last_stable_offset());
-            partition.cleaned = partition.cleaned.max(cleaned);
+            partition.finish_cleaning(cleaned);
         }
         Ok(())
     }

@@ -18,6 +18,16 @@ impl Partition {
         self.cleaned
     }
 
+    /// Compaction by key is done below `to`.
+    ///
+    /// Nothing is left of transactions that were aborted there, so consumers need not be told of
+    /// them: they would wait for the markers, which go after that.
+    pub(crate) fn finish_cleaning(&mut self, to: Offset) {
+        self.cleaned = self.cleaned.max(to.min(self.last_stable_offset()));
+        let gone = self.aborted.partition_point(|it| it.last < self.cleaned);
+        self.aborted.drain(..gone);
+    }
+
     /// Whose name stands in the block of the extent that begins at `base`: this partition's, which
     /// is called `own`, or that of the one it was branched from.
     pub fn owner(&self, own: TopicPartition, base: Offset) -> TopicPartition {
