@@ -4,7 +4,6 @@ mod ages;
 mod aws;
 pub mod clock;
 pub mod command;
-pub mod compactor;
 mod disk;
 pub mod engine;
 pub mod envelope;

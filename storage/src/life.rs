@@ -11,16 +11,20 @@ use tokio::task::JoinHandle;
 use crate::machine::Machine;
 use crate::object::ObjectStore;
 
+pub mod compactor;
 pub mod merger;
 pub(crate) mod rewriting;
 pub mod sweeper;
 
+use compactor::{Compactor, CompactorConfig};
 use merger::{Merger, MergerConfig};
 use sweeper::{Sweeper, SweeperConfig};
 
 /// How the tasks behave.
 #[derive(Clone, Debug, Default)]
 pub struct LifeConfig {
+    /// What keeps the latest record of every key.
+    pub compactor: CompactorConfig,
     /// What makes few large segments of many small ones.
     pub merger: MergerConfig,
     /// What deletes objects.
@@ -42,9 +46,10 @@ impl Life {
         seed: u64,
     ) -> Self {
         let (machine, objects) = (|| machine.clone(), || Arc::clone(objects));
+        let compactor = Compactor::new(machine(), objects(), config.compactor, seed);
         let merger = Merger::new(machine(), objects(), config.merger, seed);
         let sweeper = Sweeper::new(machine(), objects(), config.sweeper);
-        Self { tasks: vec![tokio::spawn(merger.run()), tokio::spawn(sweeper.run())] }
+        Self { tasks: vec![tokio::spawn(compactor.run()), tokio::spawn(merger.run()), tokio::spawn(sweeper.run())] }
     }
 
     /// Ends them at once, as a killed process would.

@@ -141,7 +141,8 @@ impl Merger {
         let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
         rewriting::store(Arc::clone(&self.objects), id, object).await?;
         let runs = replacements.len();
-        let late = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
+        let swapped = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
+        let late = swapped.iter().filter(|outcome| outcome.is_err()).count();
         tracing::info!(segment = %id, inputs, bytes, runs, late, "segments are merged");
         Ok(())
     }

@@ -14,7 +14,7 @@ use rand::{RngCore, SeedableRng};
 
 use crate::command::{
     BatchProducer, BatchSummary, BatchTransaction, Command, Incarnation, NewExtent, Outcome,
-    Replacement,
+    Rejection, Replacement,
 };
 use crate::machine::Machine;
 use crate::object::{ObjectStore, Put};
@@ -237,26 +237,24 @@ pub(crate) async fn read_all(
     stream::iter(reads).buffered(at_once.get()).try_collect().await
 }
 
-/// Swaps in what lies in a segment, in pieces if that is much. Returns how many replacements were
-/// turned away.
+/// Swaps in what lies in a segment, in pieces if that is much. Returns what became of each
+/// replacement.
 pub(crate) async fn swap(
     machine: &Machine,
     segment: SegmentId,
     bytes: u64,
     level: u8,
     replacements: Vec<Replacement>,
-) -> Result<usize, RewriteError> {
-    let mut turned_away = 0;
+) -> Result<Vec<Result<(), Rejection>>, RewriteError> {
+    let mut all = Vec::with_capacity(replacements.len());
     for replacements in pieces(replacements) {
         let command = Command::ReplaceExtents { segment, bytes, level, replacements };
         match machine.propose(command).await {
-            Ok(Outcome::ExtentsReplaced(outcomes)) => {
-                turned_away += outcomes.iter().filter(|outcome| outcome.is_err()).count();
-            }
+            Ok(Outcome::ExtentsReplaced(outcomes)) => all.extend(outcomes),
             _ => return Err(RewriteError::Log),
         }
     }
-    Ok(turned_away)
+    Ok(all)
 }
 
 fn pieces(replacements: Vec<Replacement>) -> Vec<Vec<Replacement>> {

@@ -159,7 +159,7 @@ pub(crate) struct Batches {
 
 impl Batches {
     /// The batches of an extent: those that lie in one of these blocks, or the one that is made.
-    pub(super) fn of(
+    pub(crate) fn of(
         extent: &Extent,
         blocks: &BTreeMap<BlockKey, BlockRead>,
     ) -> Result<Self, FetchError> {

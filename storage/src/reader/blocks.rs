@@ -49,7 +49,7 @@ pub(crate) struct Located {
     /// The extent.
     pub(crate) extent: Extent,
     /// The block; none if there is none to read.
-    pub(super) wanted: Option<Wanted>,
+    pub(crate) wanted: Option<Wanted>,
 }
 
 impl Located {
@@ -77,7 +77,7 @@ impl Located {
 }
 
 /// The content of a block, or why it can't be had.
-pub(super) type BlockRead = Result<Bytes, String>;
+pub(crate) type BlockRead = Result<Bytes, String>;
 
 /// Several blocks of one segment, read by one range.
 type Flight = Shared<BoxFuture<'static, Arc<BTreeMap<BlockKey, BlockRead>>>>;
@@ -125,7 +125,7 @@ pub(super) fn content<'a>(
 }
 
 impl Blocks {
-    pub(super) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
+    pub(crate) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
         let items = usize::try_from(config.cache_bytes_max / (64 * 1024)).unwrap_or(usize::MAX);
         // A fixed number of shards and a fixed hash: what is evicted when must not differ between
         // two runs of a simulation.
@@ -148,7 +148,7 @@ impl Blocks {
     }
 
     /// Reads the blocks, each once.
-    pub(super) async fn load(&self, mut wanted: Vec<Wanted>) -> BTreeMap<BlockKey, BlockRead> {
+    pub(crate) async fn load(&self, mut wanted: Vec<Wanted>) -> BTreeMap<BlockKey, BlockRead> {
         let mut loaded = BTreeMap::new();
         wanted.sort_by_key(|block| block.key);
         wanted.dedup_by_key(|block| block.key);

@@ -13,6 +13,8 @@ use crate::segment::SegmentId;
 
 mod rewriting;
 
+pub(crate) use rewriting::hash_of;
+
 /// One partition of a topic.
 ///
 /// ```text

@@ -38,29 +38,7 @@ impl Partition {
 
     /// Hash over the extents that lie from `from` to `to`; `None` if none begins or ends there.
     pub fn hash_between(&self, from: Offset, to: Offset) -> Option<u64> {
-        let mut bytes = Vec::new();
-        for extent in self.extents.range(self.tiles(from, to)?) {
-            bytes.put_i64(extent.base.0);
-            bytes.put_u32(extent.records);
-            bytes.put_i64(extent.max_timestamp);
-            match &extent.content {
-                Content::Batches(location) | Content::Merged(location) => {
-                    bytes.put_u8(1 + u8::from(matches!(extent.content, Content::Merged(_))));
-                    bytes.put_u64(location.segment.began.get());
-                    bytes.put_u64(location.segment.incarnation.0);
-                    bytes.put_u64(location.segment.counter);
-                    bytes.put_u64(location.position);
-                    bytes.put_u32(location.skip);
-                    bytes.put_u32(location.bytes);
-                }
-                Content::Marker(marker) => {
-                    bytes.put_u8(3);
-                    bytes.put_i64(marker.producer.id.0);
-                }
-                Content::Gap => bytes.put_u8(4),
-            }
-        }
-        Some(xxh3_64(&bytes))
+        Some(hash_of(self.extents.range(self.tiles(from, to)?)))
     }
 
     /// Which extents cover the offsets from `from` to `to` and no other.
@@ -147,4 +125,31 @@ impl Partition {
         }
         Ok(branch)
     }
+}
+
+/// Hash over extents.
+pub(crate) fn hash_of<'a>(extents: impl Iterator<Item = &'a Extent>) -> u64 {
+    let mut bytes = Vec::new();
+    for extent in extents {
+        bytes.put_i64(extent.base.0);
+        bytes.put_u32(extent.records);
+        bytes.put_i64(extent.max_timestamp);
+        match &extent.content {
+            Content::Batches(location) | Content::Merged(location) => {
+                bytes.put_u8(1 + u8::from(matches!(extent.content, Content::Merged(_))));
+                bytes.put_u64(location.segment.began.get());
+                bytes.put_u64(location.segment.incarnation.0);
+                bytes.put_u64(location.segment.counter);
+                bytes.put_u64(location.position);
+                bytes.put_u32(location.skip);
+                bytes.put_u32(location.bytes);
+            }
+            Content::Marker(marker) => {
+                bytes.put_u8(3);
+                bytes.put_i64(marker.producer.id.0);
+            }
+            Content::Gap => bytes.put_u8(4),
+        }
+    }
+    xxh3_64(&bytes)
 }

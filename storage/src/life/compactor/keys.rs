@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use odradek_protocol::compression::{self, OpenError};
+use odradek_protocol::compression;
 use odradek_protocol::id::{Offset, ProducerId};
 use odradek_protocol::record::{RecordBatch, RecordViews};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -16,48 +16,57 @@ pub(super) const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 ///
 /// Keys are known by a hash of 128 bits with a seed that nobody can guess.
 #[derive(Debug)]
-pub struct LatestOffsets {
+pub(super) struct LatestOffsets {
     seed: u64,
     offsets: BTreeMap<u128, i64>,
     keys_max: usize,
     end: Offset,
+    last_batch: Offset,
 }
 
 impl LatestOffsets {
     /// None yet, of what begins at `from`. Takes about forty bytes for each of `keys_max` keys.
-    pub fn new(from: Offset, keys_max: usize, seed: u64) -> Self {
-        Self { seed, offsets: BTreeMap::new(), keys_max, end: from }
+    pub(super) fn new(from: Offset, keys_max: usize, seed: u64) -> Self {
+        Self { seed, offsets: BTreeMap::new(), keys_max, end: from, last_batch: from }
     }
 
-    /// Notes the keys of a batch of records that count.
+    /// Notes the keys of the next batch, if its records count.
     ///
     /// A batch that can't be opened has no keys that anybody could ask for.
-    pub fn add(&mut self, batch: &RecordBatch) -> Result<(), OpenError> {
-        let unpacked = compression::unpack(batch, UNPACKED_BYTES_MAX)?;
+    pub(super) fn add(&mut self, batch: &RecordBatch, aborted: &Aborted) {
+        self.last_batch = Offset(batch.base_offset()).advanced_by(batch.offsets());
+        if batch.is_control() || batch.record_count() == 0 || aborted.has_records(batch) {
+            return;
+        }
+        let Ok(unpacked) = compression::unpack(batch, UNPACKED_BYTES_MAX) else { return };
         let records = RecordViews::of(&unpacked, batch.record_count());
-        let records: Vec<_> = records.collect::<Result<_, _>>()?;
+        let Ok(records) = records.collect::<Result<Vec<_>, _>>() else { return };
         for record in records {
             if let Some(key) = record.key {
                 let offset = batch.base_offset().saturating_add(i64::from(record.offset_delta));
                 self.offsets.insert(xxh3_128_with_seed(key, self.seed), offset);
             }
         }
-        Ok(())
     }
 
-    /// Says that all batches below `end` were looked at.
-    pub fn advance(&mut self, end: Offset) {
+    /// Says that all batches below `end` were added.
+    pub(super) fn advance(&mut self, end: Offset) {
         self.end = self.end.max(end);
     }
 
     /// The offset up to which every key is known: where the pass ends.
-    pub fn end(&self) -> Offset {
+    pub(super) fn end(&self) -> Offset {
         self.end
     }
 
-    /// Whether no more should be added. One more batch always fits, or there would be logs that are
-    /// never compacted.
-    pub fn is_full(&self) -> bool {
+    /// Where the last batch ends that the pass will meet.
+    pub(super) fn last_batch(&self) -> Offset {
+        self.last_batch
+    }
+
+    /// Whether no more should be added. What lies in one extent always fits, or there would be logs
+    /// that are never compacted.
+    pub(super) fn is_full(&self) -> bool {
         self.offsets.len() >= self.keys_max
     }
 
@@ -70,7 +79,7 @@ impl LatestOffsets {
 
 /// Transactions of a partition that were aborted, as consumers are told of them.
 #[derive(Clone, Debug, Default)]
-pub struct Aborted {
+pub(super) struct Aborted {
     /// The first record and the marker of each, by producer.
     transactions: BTreeMap<ProducerId, Vec<(Offset, Offset)>>,
     markers: BTreeSet<Offset>,
@@ -78,7 +87,7 @@ pub struct Aborted {
 
 impl Aborted {
     /// These.
-    pub fn of<'a>(transactions: impl Iterator<Item = &'a AbortedTransaction>) -> Self {
+    pub(super) fn of<'a>(transactions: impl Iterator<Item = &'a AbortedTransaction>) -> Self {
         let mut aborted = Self::default();
         for it in transactions {
             aborted.transactions.entry(it.producer).or_default().push((it.first, it.last));
@@ -88,7 +97,7 @@ impl Aborted {
     }
 
     /// Whether the records of a batch are part of one of them.
-    pub fn has_records(&self, batch: &RecordBatch) -> bool {
+    pub(super) fn has_records(&self, batch: &RecordBatch) -> bool {
         if !batch.is_transactional() || batch.is_control() {
             return false;
         }

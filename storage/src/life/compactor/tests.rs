@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use self::log::{Draft, Fact};
 use super::filter::{Filter, Left, Rules};
 use super::keys::{Aborted, LatestOffsets};
-use super::pack::pack;
+use super::plan;
 use crate::state::partition::AbortedTransaction;
 
 mod log;
+mod passes;
 
 const RETENTION_MS: i64 = 1_000;
 
@@ -123,9 +124,7 @@ impl World {
                 break;
             }
             if end > self.cleaned.0 {
-                let counting = extent.iter().filter(|it| !it.is_control());
-                let counting = counting.filter(|it| !aborted.has_records(it));
-                counting.for_each(|batch| latest.add(batch).unwrap());
+                extent.iter().for_each(|batch| latest.add(batch, &aborted));
                 latest.advance(Offset(end));
             }
         }
@@ -136,17 +135,18 @@ impl World {
         for (offset, _) in self.visible.range(..end) {
             self.passed.entry(*offset).or_insert(self.now_ms);
         }
-        let is_whole = self.filter(&latest, &aborted, accepted);
+        let is_whole = self.filter(latest, aborted, accepted);
         if is_whole {
-            self.cleaned = latest.end();
-            let cleaned = self.cleaned;
+            let cleaned = Offset(end);
+            self.cleaned = cleaned;
             self.aborted.retain(|it| it.last >= cleaned);
             self.has_each_key_once();
         }
     }
 
     /// Whether all replacements were accepted.
-    fn filter(&mut self, latest: &LatestOffsets, aborted: &Aborted, accepted: &[bool]) -> bool {
+    fn filter(&mut self, latest: LatestOffsets, aborted: Aborted, accepted: &[bool]) -> bool {
+        let end = latest.end();
         let (cleaned, now_ms) = (self.cleaned, self.now_ms);
         let delete_retention_ms = RETENTION_MS;
         let mut filter =
@@ -156,7 +156,7 @@ impl World {
         let mut extents = Vec::new();
         for extent in std::mem::take(&mut self.extents) {
             let left: Vec<_> = extent.iter().map(|batch| (batch, filter.pass(batch))).collect();
-            let is_behind = end_of(extent.last().unwrap()) > latest.end().0;
+            let is_behind = end_of(extent.last().unwrap()) > end.0;
             let is_same = left.iter().all(|(_, left)| *left == Left::Same);
             assert!(is_same || !is_behind, "behind the end of the pass nothing changes");
             if is_same || !accepted.next().unwrap_or(true) {
@@ -169,11 +169,9 @@ impl World {
                 Left::Changed(batch) => Some(batch),
                 Left::Nothing => None,
             });
-            let (from, to) = (extent[0].base_offset(), end_of(extent.last().unwrap()));
-            for span in pack(Offset(from), Offset(to), left.collect()) {
-                if !span.batches.is_empty() {
-                    extents.push(span.batches);
-                }
+            let left: Vec<_> = left.collect();
+            if !left.is_empty() {
+                extents.push(left);
             }
         }
         self.extents = extents;
@@ -350,12 +348,12 @@ fn a_batch_that_nobody_can_open_stays() {
     bytes[end - 20..].fill(0xff);
     let broken = RecordBatch::split_first(&bytes.into()).unwrap().0;
     let mut latest = LatestOffsets::new(Offset(0), 10, 7);
-    assert!(latest.add(&broken).is_err());
-    latest.add(&of(&[(1, Some(9), 0)]).at(1)).unwrap();
-    latest.advance(Offset(2));
     let aborted = Aborted::default();
+    latest.add(&broken, &aborted);
+    latest.add(&of(&[(1, Some(9), 0)]).at(1), &aborted);
+    latest.advance(Offset(2));
     let (cleaned, now_ms, delete_retention_ms) = (Offset(0), 0, 0);
-    let rules = Rules { latest: &latest, aborted: &aborted, cleaned, now_ms, delete_retention_ms };
+    let rules = Rules { latest, aborted, cleaned, now_ms, delete_retention_ms };
     let mut filter = Filter::new(rules);
     assert_eq!(filter.pass(&broken), Left::Same);
     assert_eq!(filter.unreadable(), 1);

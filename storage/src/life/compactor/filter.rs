@@ -13,23 +13,23 @@ use super::keys::{Aborted, LatestOffsets, UNPACKED_BYTES_MAX};
 
 /// By what a pass goes.
 #[derive(Debug)]
-pub struct Rules<'a> {
+pub(super) struct Rules {
     /// The latest offset of every key, from `cleaned` on up to where the pass ends.
-    pub latest: &'a LatestOffsets,
+    pub(super) latest: LatestOffsets,
     /// Transactions whose records don't count.
-    pub aborted: &'a Aborted,
+    pub(super) aborted: Aborted,
     /// Up to where a pass was finished before.
-    pub cleaned: Offset,
+    pub(super) cleaned: Offset,
     /// The time, in milliseconds since the Unix epoch.
-    pub now_ms: i64,
+    pub(super) now_ms: i64,
     /// `delete.retention.ms`: how long tombstones and markers stay once a pass has found nothing
     /// behind them.
-    pub delete_retention_ms: i64,
+    pub(super) delete_retention_ms: i64,
 }
 
 /// What is left of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Left {
+pub(super) enum Left {
     /// All of it, as it was.
     Same,
     /// Some of it, or with a delete horizon.
@@ -40,40 +40,40 @@ pub enum Left {
 
 /// Goes through the batches of a partition, from the log start offset on, in order.
 #[derive(Debug)]
-pub struct Filter<'a> {
-    rules: Rules<'a>,
+pub(super) struct Filter {
+    rules: Rules,
     /// Producers with records since their last marker, of transactions that count.
     in_transaction: BTreeSet<i64>,
     unreadable: u64,
 }
 
-impl<'a> Filter<'a> {
+impl Filter {
     /// At the log start offset.
-    pub fn new(rules: Rules<'a>) -> Self {
+    pub(super) fn new(rules: Rules) -> Self {
         Self { rules, in_transaction: BTreeSet::new(), unreadable: 0 }
     }
 
     /// Batches that can't be opened so far: their producers compressed nonsense, before the topic
     /// was a compacted one. They stay.
-    pub fn unreadable(&self) -> u64 {
+    pub(super) fn unreadable(&self) -> u64 {
         self.unreadable
     }
 
     /// What is left of the next batch, which says at what offset it is.
-    pub fn pass(&mut self, batch: &RecordBatch) -> Left {
+    pub(super) fn pass(&mut self, batch: &RecordBatch) -> Left {
         let end = Offset(batch.base_offset()).advanced_by(batch.offsets());
         if end > self.rules.latest.end() {
             return Left::Same;
         }
         let left = if batch.is_control() { self.control(batch) } else { self.records(batch) };
         match left {
-            Left::Nothing if end == self.rules.latest.end() => self.kept_as_the_last(batch),
+            Left::Nothing if end == self.rules.latest.last_batch() => Self::kept_as_the_last(batch),
             left => left,
         }
     }
 
     /// The last batch of a pass says how far the log goes, even if nothing is in it (COMPACT-3).
-    fn kept_as_the_last(&self, batch: &RecordBatch) -> Left {
+    fn kept_as_the_last(batch: &RecordBatch) -> Left {
         if batch.is_control() || batch.record_count() == 0 {
             return Left::Same;
         }
