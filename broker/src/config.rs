@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use odradek_storage::life::LifeConfig;
+use odradek_storage::life::compactor::CompactorConfig;
 use odradek_storage::life::merger::MergerConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
 use serde::Deserialize;
@@ -119,6 +120,9 @@ pub struct Settings {
     /// How often segments are looked through for some to merge [default: 10000].
     #[arg(long, value_name = "MS")]
     merge_interval_ms: Option<u64>,
+    /// How often compacted topics are looked through for some that are due [default: 15000].
+    #[arg(long, value_name = "MS")]
+    compaction_interval_ms: Option<u64>,
     /// How often objects that nothing refers to are deleted [default: 60000].
     #[arg(long, value_name = "MS")]
     sweep_interval_ms: Option<u64>,
@@ -189,6 +193,8 @@ pub struct Life {
     pub merge_bytes: u64,
     /// How often they are looked through.
     pub merge_interval: Duration,
+    /// How often compacted topics are looked through.
+    pub compaction_interval: Duration,
     /// How often objects that nothing refers to are deleted.
     pub sweep_interval: Duration,
     /// How long they stay.
@@ -199,10 +205,11 @@ pub struct Life {
 
 impl Default for Life {
     fn default() -> Self {
-        let LifeConfig { merger, sweeper, .. } = LifeConfig::default();
+        let LifeConfig { compactor, merger, sweeper, .. } = LifeConfig::default();
         Self {
             merge_bytes: merger.unit_bytes,
             merge_interval: merger.interval,
+            compaction_interval: compactor.interval,
             sweep_interval: sweeper.interval,
             sweep_grace: sweeper.grace,
             sweep_listing: sweeper.listing_interval,
@@ -213,8 +220,9 @@ impl Default for Life {
 impl Life {
     /// For the engine.
     pub fn to_engine(self) -> LifeConfig {
-        let LifeConfig { merger, sweeper, .. } = LifeConfig::default();
+        let LifeConfig { compactor, merger, sweeper, .. } = LifeConfig::default();
         LifeConfig {
+            compactor: CompactorConfig { interval: self.compaction_interval, ..compactor },
             merger: MergerConfig {
                 unit_bytes: self.merge_bytes,
                 interval: self.merge_interval,
@@ -323,6 +331,10 @@ impl Config {
             life: Life {
                 merge_bytes: settings.merge_bytes.unwrap_or(default.life.merge_bytes),
                 merge_interval: ms(settings.merge_interval_ms, default.life.merge_interval),
+                compaction_interval: ms(
+                    settings.compaction_interval_ms,
+                    default.life.compaction_interval,
+                ),
                 sweep_interval: ms(settings.sweep_interval_ms, default.life.sweep_interval),
                 sweep_grace: ms(settings.sweep_grace_ms, default.life.sweep_grace),
                 sweep_listing: ms(settings.sweep_listing_ms, default.life.sweep_listing),
@@ -372,6 +384,7 @@ impl Settings {
             inline_bytes: self.inline_bytes.or(other.inline_bytes),
             merge_bytes: self.merge_bytes.or(other.merge_bytes),
             merge_interval_ms: self.merge_interval_ms.or(other.merge_interval_ms),
+            compaction_interval_ms: self.compaction_interval_ms.or(other.compaction_interval_ms),
             sweep_interval_ms: self.sweep_interval_ms.or(other.sweep_interval_ms),
             sweep_grace_ms: self.sweep_grace_ms.or(other.sweep_grace_ms),
             sweep_listing_ms: self.sweep_listing_ms.or(other.sweep_listing_ms),

@@ -49,7 +49,13 @@ impl Life {
         let compactor = Compactor::new(machine(), objects(), config.compactor, seed);
         let merger = Merger::new(machine(), objects(), config.merger, seed);
         let sweeper = Sweeper::new(machine(), objects(), config.sweeper);
-        Self { tasks: vec![tokio::spawn(compactor.run()), tokio::spawn(merger.run()), tokio::spawn(sweeper.run())] }
+        Self {
+            tasks: vec![
+                tokio::spawn(compactor.run()),
+                tokio::spawn(merger.run()),
+                tokio::spawn(sweeper.run()),
+            ],
+        }
     }
 
     /// Ends them at once, as a killed process would.

@@ -259,7 +259,7 @@ impl Compactor {
     }
 
     /// Puts the open segment into the store and swaps in what lies in it.
-    async fn flush(&mut self, output: &mut Output) -> Result<(), RewriteError> {
+    async fn flush(&self, output: &mut Output) -> Result<(), RewriteError> {
         let Some(Open { id, sink, replacements, .. }) = output.segment.take() else {
             return Ok(());
         };

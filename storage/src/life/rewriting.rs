@@ -107,7 +107,8 @@ impl<'a> Piece<'a> {
         let is_full = self.bytes + batch.bytes.len() > BLOCK_CONTENT_BYTES_MAX
             || self.batches.len() >= BLOCK_BATCHES_MAX
             || self.owner.is_some_and(|it| it != owner);
-        if is_full && !self.batches.is_empty() {
+        let is_far = batch.end().0 - self.next.0 > i64::from(u32::MAX);
+        if is_far || (is_full && !self.batches.is_empty()) {
             self.close(batch.base);
         }
         self.owner = Some(owner);

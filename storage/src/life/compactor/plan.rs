@@ -113,7 +113,7 @@ fn dirty_ratio(partition: &Partition, configs: &Configs, now_ms: i64) -> Option<
             clean += u64::from(extent.bytes());
         } else {
             dirty += u64::from(extent.bytes());
-            oldest_ms = oldest_ms.or(Some(extent.max_timestamp).filter(|ms| *ms >= 0));
+            oldest_ms = oldest_ms.or_else(|| Some(extent.max_timestamp).filter(|ms| *ms >= 0));
         }
     }
     if dirty == 0 {

@@ -177,6 +177,12 @@ fn gather_partition(
         match extent.segment() {
             Some(segment) if !segments.contains(&segment) => close(&mut open, &mut is_worth_it),
             segment => {
+                // One name for a whole run: who stands in a block follows from where its extent
+                // begins, and that can be in a gap before it.
+                let owner = |extent: &Extent| partition.owner(at, extent.base);
+                if open.last().is_some_and(|last| owner(last) != owner(extent)) {
+                    close(&mut open, &mut is_worth_it);
+                }
                 is_worth_it |= segment.is_some();
                 open.push(extent);
             }
