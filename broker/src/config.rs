@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use odradek_storage::life::LifeConfig;
 use odradek_storage::life::compactor::CompactorConfig;
 use odradek_storage::life::merger::MergerConfig;
+use odradek_storage::life::retention::RetentionConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
 use serde::Deserialize;
 
@@ -123,6 +124,17 @@ pub struct Settings {
     /// How often compacted topics are looked through for some that are due [default: 15000].
     #[arg(long, value_name = "MS")]
     compaction_interval_ms: Option<u64>,
+    /// How often records and deleted topics are looked through for what is due [default: 10000].
+    #[arg(long, value_name = "MS")]
+    retention_check_ms: Option<u64>,
+    /// How long what was in a deleted topic is kept: a branch of it brings it back
+    /// [default: 3600000].
+    #[arg(long, value_name = "MS")]
+    delete_grace_ms: Option<u64>,
+    /// Lets go of all that is due at once. Without this a topic lets go of a tenth of itself an
+    /// hour beside what its retention.ms makes due in that time, so that a wrong clock does no more.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    retention_at_once: Option<bool>,
     /// How often objects that nothing refers to are deleted [default: 60000].
     #[arg(long, value_name = "MS")]
     sweep_interval_ms: Option<u64>,
@@ -195,6 +207,12 @@ pub struct Life {
     pub merge_interval: Duration,
     /// How often compacted topics are looked through.
     pub compaction_interval: Duration,
+    /// How often records and deleted topics are looked through for what is due.
+    pub retention_check: Duration,
+    /// How long what was in a deleted topic is kept.
+    pub delete_grace: Duration,
+    /// Whether all that is due goes at once.
+    pub retention_at_once: bool,
     /// How often objects that nothing refers to are deleted.
     pub sweep_interval: Duration,
     /// How long they stay.
@@ -205,11 +223,14 @@ pub struct Life {
 
 impl Default for Life {
     fn default() -> Self {
-        let LifeConfig { compactor, merger, sweeper, .. } = LifeConfig::default();
+        let LifeConfig { compactor, merger, retention, sweeper } = LifeConfig::default();
         Self {
             merge_bytes: merger.unit_bytes,
             merge_interval: merger.interval,
             compaction_interval: compactor.interval,
+            retention_check: retention.interval,
+            delete_grace: retention.deleted_kept,
+            retention_at_once: retention.at_once,
             sweep_interval: sweeper.interval,
             sweep_grace: sweeper.grace,
             sweep_listing: sweeper.listing_interval,
@@ -222,6 +243,11 @@ impl Life {
     pub fn to_engine(self) -> LifeConfig {
         let LifeConfig { compactor, merger, sweeper, .. } = LifeConfig::default();
         LifeConfig {
+            retention: RetentionConfig {
+                interval: self.retention_check,
+                deleted_kept: self.delete_grace,
+                at_once: self.retention_at_once,
+            },
             compactor: CompactorConfig { interval: self.compaction_interval, ..compactor },
             merger: MergerConfig {
                 unit_bytes: self.merge_bytes,
@@ -335,6 +361,11 @@ impl Config {
                     settings.compaction_interval_ms,
                     default.life.compaction_interval,
                 ),
+                retention_check: ms(settings.retention_check_ms, default.life.retention_check),
+                delete_grace: ms(settings.delete_grace_ms, default.life.delete_grace),
+                retention_at_once: settings
+                    .retention_at_once
+                    .unwrap_or(default.life.retention_at_once),
                 sweep_interval: ms(settings.sweep_interval_ms, default.life.sweep_interval),
                 sweep_grace: ms(settings.sweep_grace_ms, default.life.sweep_grace),
                 sweep_listing: ms(settings.sweep_listing_ms, default.life.sweep_listing),
@@ -385,6 +416,9 @@ impl Settings {
             merge_bytes: self.merge_bytes.or(other.merge_bytes),
             merge_interval_ms: self.merge_interval_ms.or(other.merge_interval_ms),
             compaction_interval_ms: self.compaction_interval_ms.or(other.compaction_interval_ms),
+            retention_check_ms: self.retention_check_ms.or(other.retention_check_ms),
+            delete_grace_ms: self.delete_grace_ms.or(other.delete_grace_ms),
+            retention_at_once: self.retention_at_once.or(other.retention_at_once),
             sweep_interval_ms: self.sweep_interval_ms.or(other.sweep_interval_ms),
             sweep_grace_ms: self.sweep_grace_ms.or(other.sweep_grace_ms),
             sweep_listing_ms: self.sweep_listing_ms.or(other.sweep_listing_ms),

@@ -62,7 +62,7 @@ impl Engine {
         let EngineConfig { address, seed, machine, writer, reader, life } = config;
         let machine = Machine::start(machine, address, ports.clone(), seed).await?;
         let reader = Reader::new(machine.clone(), Arc::clone(&ports.objects), reader);
-        let life = Arc::new(Life::start(&machine, &ports.objects, life, seed));
+        let life = Arc::new(Life::start(&machine, &ports, life, seed));
         let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer, seed);
         Ok(Self { machine, writer, reader, life })
     }

@@ -21,7 +21,6 @@ mod offload;
 pub mod peer;
 pub mod port;
 pub mod reader;
-pub mod retention;
 pub mod segment;
 pub mod snapshot;
 pub mod state;

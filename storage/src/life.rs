@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::engine::Ports;
 use crate::machine::Machine;
-use crate::object::ObjectStore;
 
 pub mod compactor;
 pub mod merger;
+pub mod retention;
 pub(crate) mod rewriting;
 pub mod sweeper;
 
 use compactor::{Compactor, CompactorConfig};
 use merger::{Merger, MergerConfig};
+use retention::{Retention, RetentionConfig};
 use sweeper::{Sweeper, SweeperConfig};
 
 /// How the tasks behave.
@@ -27,6 +29,8 @@ pub struct LifeConfig {
     pub compactor: CompactorConfig,
     /// What makes few large segments of many small ones.
     pub merger: MergerConfig,
+    /// What lets go of what is due.
+    pub retention: RetentionConfig,
     /// What deletes objects.
     pub sweeper: SweeperConfig,
 }
@@ -39,20 +43,19 @@ pub struct Life {
 
 impl Life {
     /// Starts them.
-    pub fn start(
-        machine: &Machine,
-        objects: &Arc<dyn ObjectStore>,
-        config: LifeConfig,
-        seed: u64,
-    ) -> Self {
-        let (machine, objects) = (|| machine.clone(), || Arc::clone(objects));
+    pub fn start(machine: &Machine, ports: &Ports, config: LifeConfig, seed: u64) -> Self {
+        let Ports { objects, clock, .. } = ports;
+        let (machine, objects, clock) =
+            (|| machine.clone(), || Arc::clone(objects), || Arc::clone(clock));
         let compactor = Compactor::new(machine(), objects(), config.compactor, seed);
         let merger = Merger::new(machine(), objects(), config.merger, seed);
-        let sweeper = Sweeper::new(machine(), objects(), config.sweeper);
+        let retention = Retention::new(machine(), clock(), config.retention);
+        let sweeper = Sweeper::new(machine(), objects(), clock(), config.sweeper);
         Self {
             tasks: vec![
                 tokio::spawn(compactor.run()),
                 tokio::spawn(merger.run()),
+                tokio::spawn(retention.run()),
                 tokio::spawn(sweeper.run()),
             ],
         }

@@ -390,21 +390,3 @@ impl Upload {
 fn asleep() -> AppendError {
     AppendError::NotStored("the broker was asleep".to_owned())
 }
-<<<<<<< HEAD
-
-/// Runs what takes milliseconds of computing away from the tasks that serve clients. A runtime with
-/// one thread (a simulation) has no elsewhere.
-pub(crate) async fn off_the_workers<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let flavor = tokio::runtime::Handle::current().runtime_flavor();
-    if flavor == tokio::runtime::RuntimeFlavor::CurrentThread {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-=======
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)

@@ -11,11 +11,7 @@
 //! - what one producer sent stands in the order in which it was sent;
 //! - nothing is there that nobody sent.
 
-<<<<<<< HEAD
 use std::collections::{BTreeMap, BTreeSet};
-=======
-use std::collections::BTreeMap;
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,14 +23,10 @@ use odradek_storage::command::{
     BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, Outcome,
 };
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
-<<<<<<< HEAD
 use odradek_storage::key::ObjectKey;
 use odradek_storage::life::LifeConfig;
 use odradek_storage::life::merger::MergerConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
-use odradek_storage::log::MetadataLog;
-=======
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Freshness, LogRead, MetadataLog};
@@ -100,11 +92,12 @@ pub struct Report {
     pub kills: usize,
     /// Positions at which digests of several brokers were compared.
     pub compared: usize,
-<<<<<<< HEAD
     /// Segments that were merged from others and are referred to at the end.
     pub merged: usize,
     /// Segments that the state holds itself at the end.
     pub inline: usize,
+    /// Entries that were trimmed.
+    pub trimmed: u64,
 }
 
 /// Tasks that do at once what otherwise takes its time, and in small portions.
@@ -125,11 +118,8 @@ fn hasty_life() -> LifeConfig {
             listing_interval: Duration::from_secs(1),
             objects_per_request: NonZeroUsize::new(7).unwrap(),
         },
+        ..LifeConfig::default()
     }
-=======
-    /// Entries that were trimmed.
-    pub trimmed: u64,
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
 }
 
 /// What is known of a record that was sent.
@@ -355,6 +345,10 @@ impl World {
             self.settle(&engine).await;
             assert_eq!(self.read_all(&engine.reader).await, found, "seed {}", self.plan.seed);
         }
+        let trimmed = match self.log.read(Lsn::ZERO, NonZeroUsize::MIN, Freshness::Latest).await {
+            Ok(LogRead::Trimmed(floor)) => floor.prev().get(),
+            other => panic!("there is no entry 0: {other:?}"),
+        };
         let history = self.history.lock().unwrap();
         let (merged, inline) = engine.machine.read(|state| {
             let segments = || state.segments().referenced().values();
@@ -369,6 +363,7 @@ impl World {
             compared: self.digests.compared(),
             merged,
             inline,
+            trimmed,
         }
     }
 
@@ -414,24 +409,7 @@ impl World {
                 records.extend(read.into_iter().map(|it| (it.offset, it.value)));
             }
         }
-<<<<<<< HEAD
         found
-=======
-        let trimmed = match self.log.read(Lsn::ZERO, NonZeroUsize::MIN, Freshness::Latest).await {
-            Ok(LogRead::Trimmed(floor)) => floor.prev().get(),
-            other => panic!("there is no entry 0: {other:?}"),
-        };
-        let history = self.history.lock().unwrap();
-        check(self.plan.seed, &history.sent, &found);
-        Report {
-            trace: history.trace.clone(),
-            acknowledged: history.sent.iter().filter(|it| it.acknowledged.is_some()).count(),
-            unknown: history.sent.iter().filter(|it| it.acknowledged.is_none()).count(),
-            kills: self.kills,
-            compared: self.digests.compared(),
-            trimmed,
-        }
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
     }
 }
 

@@ -69,23 +69,16 @@ fn summarise(what: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     println!(
         "{what}: {} worlds, {} simulated minutes, {} records acknowledged, {} unknown, {} kills, \
-<<<<<<< HEAD
-         {} positions compared, {} segments merged, {} inline at the end",
-=======
-         {} positions compared, {} entries trimmed",
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
+         {} positions compared, {} segments merged, {} inline at the end, {} entries trimmed",
         reports.len(),
         reports.len() * 20 / 60,
         sum(|it| it.acknowledged),
         sum(|it| it.unknown),
         sum(|it| it.kills),
         sum(|it| it.compared),
-<<<<<<< HEAD
         sum(|it| it.merged),
         sum(|it| it.inline),
-=======
         reports.iter().map(|it| it.trimmed).sum::<u64>(),
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
     );
 }
 
@@ -100,12 +93,9 @@ fn no_acknowledged_record_is_lost_or_doubled() {
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.acknowledged).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
-<<<<<<< HEAD
     assert!(fixed.iter().map(|it| it.merged).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.inline).sum::<usize>() > 100);
-=======
     assert!(fixed.iter().map(|it| it.trimmed).sum::<u64>() > 1000);
->>>>>>> cb9c0d4 (Trim the log behind snapshots that were read back, and start over when overtaken)
     let fresh = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse().ok());
     let mut entropy = rand::rngs::OsRng;
     let fresh: Vec<Report> = (0..fresh.unwrap_or(FRESH))

@@ -28,10 +28,10 @@ use super::rewriting::{self, Names, RewriteError};
 use crate::command::Replacement;
 use crate::machine::Machine;
 use crate::object::ObjectStore;
+use crate::offload::off_the_workers;
 use crate::reader::{Batches, Blocks, FetchError, PlacedBatch, ReaderConfig};
 use crate::segment::SegmentId;
 use crate::segment::builder::SegmentSink;
-use crate::writer::off_the_workers;
 
 mod filter;
 mod keys;

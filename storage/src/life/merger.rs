@@ -22,10 +22,10 @@ use super::rewriting::{self, Names, Piece, RewriteError};
 use crate::command::{NewExtent, Replacement};
 use crate::machine::Machine;
 use crate::object::ObjectStore;
+use crate::offload::off_the_workers;
 use crate::reader::{Batches, FetchError};
 use crate::segment::SegmentId;
 use crate::segment::builder::SegmentSink;
-use crate::writer::off_the_workers;
 
 mod plan;
 

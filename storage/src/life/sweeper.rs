@@ -13,14 +13,15 @@
 //! One broker sweeps, the same whoever asks; if two do, because they don't agree yet, what one has
 //! deleted is not there for the other.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use crate::ages::Ages;
+use crate::clock::Clock;
 use crate::command::{Command, Outcome};
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
@@ -63,10 +64,13 @@ pub(super) struct Sweeper {
     machine: Machine,
     objects: Arc<dyn ObjectStore>,
     config: SweeperConfig,
-    /// How far the log was applied, and when; oldest first.
-    seen: VecDeque<(Instant, Lsn)>,
-    /// When the store was last listed.
-    listed: Instant,
+    clock: Arc<dyn Clock>,
+    /// What was begun before what is old by this may be taken for given up.
+    begun: Ages,
+    /// What was dropped before what is old by this nobody reads any more.
+    dropped: Ages,
+    /// When the store was last listed, by the clock's uptime.
+    listed: Duration,
 }
 
 /// Why a round was not finished. There is another one.
@@ -82,47 +86,37 @@ impl Sweeper {
     pub(super) fn new(
         machine: Machine,
         objects: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
         config: SweeperConfig,
     ) -> Self {
-        Self { machine, objects, config, seen: VecDeque::new(), listed: Instant::now() }
+        let (begun, dropped) = (Ages::new(config.commit_max), Ages::new(config.grace));
+        let listed = clock.uptime();
+        Self { machine, objects, config, clock, begun, dropped, listed }
     }
 
     pub(super) async fn run(mut self) {
         loop {
             sleep(self.config.interval).await;
-            self.remember();
+            let now = self.clock.uptime();
+            let applied = self.machine.read(State::applied);
+            self.begun.note(now, applied);
+            self.dropped.note(now, applied);
             if !self.is_ours() {
                 continue;
             }
-            if let Err(error) = self.round().await {
+            if let Err(error) = self.round(now).await {
                 tracing::warn!(%error, "sweeping is put off");
             }
         }
-    }
-
-    /// Notes how far the log is applied, and forgets what is older than anybody asks for.
-    fn remember(&mut self) {
-        let longest = self.config.commit_max.max(self.config.grace);
-        while self.seen.get(1).is_some_and(|(at, _)| at.elapsed() >= longest) {
-            self.seen.pop_front();
-        }
-        self.seen.push_back((Instant::now(), self.machine.read(State::applied)));
-    }
-
-    /// How far the log was applied so long ago at least.
-    fn applied_before(&self, age: Duration) -> Option<Lsn> {
-        let old = self.seen.iter().rev().find(|(at, _)| at.elapsed() >= age);
-        old.map(|(_, lsn)| *lsn)
     }
 
     fn is_ours(&self) -> bool {
         self.machine.read(|state| state.housekeeper()) == Some(self.machine.node_id())
     }
 
-    async fn round(&mut self) -> Result<(), Unfinished> {
-        let Some(horizon) = self.applied_before(self.config.commit_max) else { return Ok(()) };
-        let Some(dropped) = self.applied_before(self.config.grace) else { return Ok(()) };
-        let is_listing = self.listed.elapsed() >= self.config.listing_interval;
+    async fn round(&mut self, now: Duration) -> Result<(), Unfinished> {
+        let (horizon, dropped) = (self.begun.old(now), self.dropped.old(now));
+        let is_listing = now.saturating_sub(self.listed) >= self.config.listing_interval;
         let (has_waiting, before) = self.machine.read(|state| {
             let mut waiting = state.segments().unreferenced().iter();
             let is_due = waiting.any(|(id, it)| id.began < horizon && it.since <= dropped);
@@ -137,7 +131,7 @@ impl Sweeper {
         while self.sweep_unreferenced(dropped).await? > 0 {}
         if is_listing {
             self.sweep_orphans().await?;
-            self.listed = Instant::now();
+            self.listed = now;
         }
         Ok(())
     }

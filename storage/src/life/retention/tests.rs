@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -47,6 +48,19 @@ struct House {
     segments: u64,
 }
 
+/// The task, as long as this lives.
+struct Running(JoinHandle<()>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn keep(machine: Machine, clock: Arc<ManualClock>, config: RetentionConfig) -> Running {
+    Running(tokio::spawn(Retention::new(machine, clock, config).run()))
+}
+
 impl House {
     /// A house whose clock shows this, with a topic of two partitions.
     async fn at(now_ms: i64, configs: &[(&str, &str)]) -> Self {
@@ -67,8 +81,8 @@ impl House {
         house
     }
 
-    fn keep(&self, config: RetentionConfig) -> Retention {
-        Retention::start(self.machine.clone(), Arc::<ManualClock>::clone(&self.clock), config)
+    fn keep(&self, config: RetentionConfig) -> Running {
+        keep(self.machine.clone(), Arc::<ManualClock>::clone(&self.clock), config)
     }
 
     async fn done(&self, command: Command) {
@@ -246,7 +260,7 @@ async fn each_start_of_a_broker_begins_with_nothing_saved_up() {
     for _ in 0..100 {
         let retention = house.keep(RetentionConfig::default());
         sleep(Duration::from_secs(60)).await;
-        retention.kill();
+        drop(retention);
     }
     assert_eq!(house.log_start(), 0);
 }
@@ -339,14 +353,14 @@ async fn one_broker_does_it() {
     let keeping = machines.pop().unwrap();
     let mut house = House { log, objects, clock, machine: keeping, segments: 0 };
     house.write(0, 1000).await;
-    let keep = |machine: &Machine| {
+    let keep_too = |machine: &Machine| {
         let clock = Arc::<ManualClock>::clone(&house.clock);
-        Retention::start(machine.clone(), clock, RetentionConfig::default())
+        keep(machine.clone(), clock, RetentionConfig::default())
     };
-    let others: Vec<Retention> = machines.iter().map(keep).collect();
+    let others: Vec<Running> = machines.iter().map(keep_too).collect();
     sleep(HOUR).await;
     assert_eq!(house.log_start(), 0);
-    let _retention = keep(&house.machine);
+    let _retention = keep_too(&house.machine);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(house.log_start(), 10);
     drop(others);

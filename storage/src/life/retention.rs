@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::ages::Ages;
@@ -68,35 +67,8 @@ impl Default for RetentionConfig {
     }
 }
 
-/// A task that looks after retention as long as this lives.
-#[derive(Debug)]
-pub struct Retention {
-    task: JoinHandle<()>,
-}
-
-impl Retention {
-    /// Begins.
-    pub fn start(machine: Machine, clock: Arc<dyn Clock>, config: RetentionConfig) -> Self {
-        let (began_ms, began) = (clock.now_ms(), clock.uptime());
-        let ages = Ages::new(config.deleted_kept);
-        let topics = BTreeMap::new();
-        let keeper = Keeper { machine, clock, config, began_ms, began, ages, topics };
-        Self { task: tokio::spawn(keeper.run()) }
-    }
-
-    /// Ends at once, as a killed process would.
-    pub fn kill(&self) {
-        self.task.abort();
-    }
-}
-
-impl Drop for Retention {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-struct Keeper {
+/// The task.
+pub(super) struct Retention {
     machine: Machine,
     clock: Arc<dyn Clock>,
     config: RetentionConfig,
@@ -128,8 +100,14 @@ struct Going {
     partitions: Vec<(TopicPartition, Offset, Offset)>,
 }
 
-impl Keeper {
-    async fn run(mut self) {
+impl Retention {
+    pub(super) fn new(machine: Machine, clock: Arc<dyn Clock>, config: RetentionConfig) -> Self {
+        let (began_ms, began) = (clock.now_ms(), clock.uptime());
+        let ages = Ages::new(config.deleted_kept);
+        Self { machine, clock, config, began_ms, began, ages, topics: BTreeMap::new() }
+    }
+
+    pub(super) async fn run(mut self) {
         loop {
             sleep(self.config.interval).await;
             let now = self.clock.uptime();
