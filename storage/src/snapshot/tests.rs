@@ -1,5 +1,7 @@
 //! What is read back is what was written, or it is refused.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -12,6 +14,7 @@ use crate::envelope::EnvelopeError;
 use crate::golden;
 use crate::lsn::Lsn;
 use crate::state::State;
+use crate::state::partition::{Content, Partition};
 
 /// The snapshot of a state with everything in it, changed.
 fn changed(change: impl FnOnce(&mut wire::Snapshot)) -> Bytes {
@@ -33,10 +36,60 @@ fn an_empty_state_has_a_snapshot() {
     assert_eq!(state.digest(), digest);
 }
 
+fn partitions(state: &mut State) -> impl Iterator<Item = &mut Partition> {
+    state.topics.by_id.values_mut().flat_map(|topic| &mut topic.partitions)
+}
+
+/// Which the samples of this release must have, or nothing is said of how they are stored.
+#[test]
+fn the_state_of_the_samples_has_lived() {
+    let state = golden::full_state();
+    let of = |content: fn(&Content) -> bool| {
+        let partitions = state.topics().flat_map(|topic| &topic.partitions);
+        partitions.flat_map(Partition::extents).filter(|it| content(&it.content)).count()
+    };
+    assert!(of(|it| matches!(it, Content::Merged(_))) >= 2);
+    assert!(of(|it| matches!(it, Content::Gap)) >= 1);
+    let kept = state.deleted_topics().values().next().unwrap();
+    assert_eq!(state.deleted_topics().len(), 1);
+    assert!(kept.topic.partitions[0].extents().any(|it| it.location().is_some()));
+    let origins = state.topics().flat_map(|topic| &topic.partitions).map(|it| it.origins.len());
+    assert_eq!(origins.max(), Some(2), "one is the branch of a branch");
+    let segments = state.segments();
+    let levels: BTreeSet<u8> = segments.referenced().values().map(|it| it.level).collect();
+    assert_eq!(levels, [0, 1, 2].into());
+    assert_eq!(segments.referenced().values().filter(|it| it.inline.is_some()).count(), 1);
+    assert_eq!(segments.unreferenced().len(), 1);
+    assert!(segments.horizon() > Lsn::ZERO && segments.inline_bytes() > 0);
+}
+
+#[test]
+fn a_snapshot_whose_topics_have_not_lived_so_is_refused() {
+    let nameless = |it: &mut wire::Snapshot| it.deleted[0].topic = None;
+    assert_eq!(refusal(nameless), CodecError::Field("deleted"));
+    let twice = |it: &mut wire::Snapshot| it.deleted.push(it.deleted[0].clone());
+    assert_eq!(refusal(twice), CodecError::NotCanonical);
+    assert_eq!(refusal(|it| it.segments[0].level = 256), CodecError::Field("level"));
+    let origin = |it: &mut wire::Snapshot| {
+        let partitions = it.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let mut origins = partitions.flat_map(|it| &mut it.origins);
+        origins.next().expect("the state has a branch").topic.truncate(15);
+    };
+    assert_eq!(refusal(origin), CodecError::Field("topic"));
+    // What a kept topic shares with nobody else is referred to by nobody else.
+    assert_eq!(refusal(|it| it.deleted.clear()), CodecError::Field("references"));
+    let both = |it: &mut wire::Snapshot| {
+        let extents = it.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        let mut gaps = extents.flat_map(|it| &mut it.extents).filter(|it| it.is_gap);
+        gaps.next().expect("the state has a gap").is_merged = true;
+    };
+    assert_eq!(refusal(both), CodecError::NotCanonical);
+}
+
 #[test]
 fn any_change_to_the_state_changes_its_digest() {
     let state = golden::full_state();
-    let changes: [fn(&mut State); 15] = [
+    let changes: [fn(&mut State); 23] = [
         |it| it.level += 1,
         |it| it.last_hash.0 += 1,
         |it| it.log_time_ms += 1,
@@ -51,6 +104,14 @@ fn any_change_to_the_state_changes_its_digest() {
         |it| it.transactions.last_number += 1,
         |it| it.transactions.purge_at += 1,
         |it| it.topics.purge_producers_at += 1,
+        |it| it.segments.horizon = it.segments.horizon.next(),
+        |it| it.segments.unreferenced.clear(),
+        |it| it.topics.deleted.clear(),
+        |it| it.topics.deleted.values_mut().for_each(|it| it.since = it.since.next()),
+        |it| it.topics.deleted.values_mut().for_each(|it| it.since_ms += 1),
+        |it| partitions(it).for_each(|it| it.cleaned.0 += 1),
+        |it| partitions(it).for_each(|it| it.origins.clear()),
+        |it| it.segments.referenced.values_mut().for_each(|it| it.level += 1),
         |it| it.transactions.by_id.get_mut("fresh").unwrap().timeout_ms = 1,
     ];
     for (number, change) in changes.into_iter().enumerate() {

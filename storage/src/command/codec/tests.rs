@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use odradek_protocol::id::{ProducerId, TopicId, TopicPartition};
+use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use prost::Message;
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{CodecError, ENTRY_FORMAT, wire};
 use crate::command::{
-    BatchProducer, BatchSummary, BatchTransaction, Command, CommandId, Digest, Entry, EntryHash,
-    Incarnation, Proposal, Run,
+    BatchProducer, BatchSummary, BatchTransaction, Branch, Command, CommandId, Digest, Entry,
+    EntryHash, Incarnation, Proposal, Run,
 };
 use crate::log::ENTRY_BYTES_MAX;
 use crate::lsn::Lsn;
@@ -238,6 +238,60 @@ fn fields_of_transactions_out_of_their_range_are_errors() {
     assert_eq!(refused(wire::TransactionChange::StageOffsets(stage)), CodecError::Field("topic"));
     // Of a later release.
     assert_eq!(decoded(None), Err(CodecError::UnknownCommand));
+}
+
+#[test]
+fn fields_of_the_life_of_data_out_of_their_range_are_errors() {
+    let decoded = |command| Entry::decode(&foreign_command(command));
+    let refused = |command| decoded(command).unwrap_err();
+    let segment = Some(wire::SegmentId::default());
+    let id = || vec![1; 16];
+    let branch = wire::BranchTopic { topic: id(), of: id(), ..Default::default() };
+    assert!(decoded(wire::Command::BranchTopic(branch.clone())).is_ok());
+    let nameless = wire::BranchTopic { topic: vec![1; 15], ..branch.clone() };
+    assert_eq!(refused(wire::Command::BranchTopic(nameless)), CodecError::Field("topic"));
+    let orphan = wire::BranchTopic { of: vec![1; 17], ..branch.clone() };
+    assert_eq!(refused(wire::Command::BranchTopic(orphan)), CodecError::Field("topic"));
+    let wide = wire::BranchTopic { replication_factor: 65_536, ..branch };
+    assert_eq!(refused(wire::Command::BranchTopic(wide)), CodecError::Field("replication_factor"));
+    let purge = wire::PurgeTopics { topics: vec![id(), vec![]] };
+    assert_eq!(refused(wire::Command::PurgeTopics(purge)), CodecError::Field("topic"));
+    let inline = wire::CommitInline::default();
+    assert_eq!(refused(wire::Command::CommitInline(inline)), CodecError::Field("segment"));
+    let replacement = wire::Replacement { topic: id(), ..Default::default() };
+    let replace = |segment, level, topic: Vec<u8>| {
+        let replacements = vec![wire::Replacement { topic, ..replacement.clone() }];
+        let replace = wire::ReplaceExtents { segment, bytes: 1, level, replacements };
+        decoded(wire::Command::ReplaceExtents(replace))
+    };
+    assert!(replace(segment, 255, id()).is_ok());
+    assert_eq!(replace(None, 0, id()), Err(CodecError::Field("segment")));
+    assert_eq!(replace(segment, 256, id()), Err(CodecError::Field("level")));
+    assert_eq!(replace(segment, 0, vec![1; 4]), Err(CodecError::Field("topic")));
+    let expire = |topic, before| {
+        let partitions = vec![wire::DeleteRecords { topic, partition: 0, before }];
+        decoded(wire::Command::ExpireRecords(wire::ExpireRecords { partitions }))
+    };
+    assert!(expire(id(), Some(0)).is_ok());
+    assert_eq!(expire(id(), None), Err(CodecError::Field("before")));
+    assert_eq!(expire(vec![], Some(0)), Err(CodecError::Field("topic")));
+}
+
+/// A branch that ends nowhere in particular is another one than one that ends before the beginning,
+/// which is turned away.
+#[test]
+fn where_a_branch_ends_is_read_as_it_was_written() {
+    let of = TopicId(Uuid::from_u128(2));
+    let ends = [None, Some(-1), Some(0), Some(i64::MIN), Some(i64::MAX), None];
+    let ends = ends.map(|end| end.map(Offset)).to_vec();
+    let written = entry(Command::BranchTopic {
+        topic: TopicId(Uuid::from_u128(1)),
+        name: "branch".to_owned(),
+        replication_factor: 1,
+        configs: BTreeMap::new(),
+        branch: Branch { of, ends },
+    });
+    assert_eq!(Entry::decode(&written.encode()), Ok(written));
 }
 
 /// A commit with one batch in each of so many partitions, of a busy cluster: numbers as they are

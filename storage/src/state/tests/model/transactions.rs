@@ -225,7 +225,7 @@ impl ModelTransactions {
         for batch in &mut history {
             batch.is_inherited = true;
             let Some(number) = batch.transaction else { continue };
-            if !self.ended.get(&number).is_some_and(|(_, commits)| !commits) {
+            if self.ended.get(&number).is_none_or(|(_, commits)| *commits) {
                 batch.transaction = None;
             } else if let Place::Block { .. } = batch.place {
                 torn.entry(number).or_insert(batch.base);
