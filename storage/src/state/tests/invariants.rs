@@ -134,13 +134,15 @@ fn recount_open(state: &State, at: TopicPartition, partition: &Partition) {
     }
 }
 
-/// Aborted transactions are those whose markers are in the log, in their order.
+/// Aborted transactions are those whose markers are in the log, in their order; but nothing is left
+/// of those that compaction is done with.
 fn recount_aborted(partition: &Partition) {
     let marker = |extent: &Extent| match extent.content {
         Content::Marker(marker) if !marker.commits => Some((extent.base, marker.producer.id)),
         _ => None,
     };
-    let markers: Vec<_> = partition.extents().filter_map(marker).collect();
+    let markers = partition.extents().filter_map(marker);
+    let markers: Vec<_> = markers.filter(|(last, _)| *last >= partition.cleaned()).collect();
     let listed = partition.aborted.iter().map(|it| (it.last, it.producer));
     let is_rewritten = |last: Offset| {
         let extent = partition.extents_from(last).next();
@@ -149,7 +151,8 @@ fn recount_aborted(partition: &Partition) {
     let listed: Vec<_> = listed.filter(|(last, _)| !is_rewritten(*last)).collect();
     assert_eq!(listed, markers, "aborted transactions are those with a marker");
     assert!(partition.aborted.iter().is_sorted_by(|one, other| one.last < other.last));
-    assert!(partition.aborted.iter().all(|it| it.last >= partition.log_start));
+    let first = partition.log_start.max(partition.cleaned());
+    assert!(partition.aborted.iter().all(|it| it.last >= first));
     for aborted in &partition.aborted {
         let AbortedTransaction { first, last, stable, .. } = *aborted;
         assert!(first < last, "{aborted:?}");

@@ -263,13 +263,14 @@ impl ModelTransactions {
     }
 
     /// The fates of all the transactions with records in a partition that were aborted: producer,
-    /// first record, marker.
+    /// first record, marker. Of what compaction is done with nothing is left, and nobody is told.
     fn aborted(&self, partition: &ModelPartition) -> Vec<(ProducerId, i64, i64)> {
         let fate = |(number, (producer, commits)): (&u64, &(ProducerId, bool))| {
             let mut batches =
                 partition.history.iter().filter(|batch| batch.transaction == Some(*number));
             let first = batches.next().filter(|_| !commits)?;
-            Some((*producer, first.base, batches.next_back()?.base))
+            let last = batches.next_back()?.base;
+            (last >= partition.cleaned).then_some((*producer, first.base, last))
         };
         let mut aborted: Vec<_> = self.ended.iter().filter_map(fate).collect();
         aborted.sort_by_key(|(_, _, last)| *last);
@@ -307,6 +308,13 @@ impl ModelTransactions {
         let readable = expected.history.iter();
         // Only below the log start offset may a transaction begin in what is read.
         let readable = readable.filter(|it| from < stable && it.end() > from && it.base < stable);
+        // Compaction leaves nothing of what was aborted.
+        let is_left = |it: &&ModelBatch| {
+            let is_aborted = it.transaction.is_some() && !self.is_committed(it);
+            let end = expected.history.iter().rfind(|other| other.transaction == it.transaction);
+            !is_aborted || end.is_none_or(|end| end.base >= expected.cleaned)
+        };
+        let readable = readable.filter(is_left);
         let mut ahead: Vec<AbortedTransaction> =
             found.aborted_between(Offset(from), Offset(stable)).copied().collect();
         ahead.sort_by_key(|it| std::cmp::Reverse(it.first));
