@@ -13,6 +13,7 @@ mod model;
 mod properties;
 mod script;
 mod script_groups;
+mod script_life;
 mod script_text;
 mod script_transactions;
 pub(crate) mod strategies;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
-use super::{script_groups, script_transactions};
+use super::{script_groups, script_life, script_transactions};
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BrokerAddress, Command, CommandId, ConfigChange,
     ConfigOperation, ConfigResource, Incarnation, Outcome, Run, RunOutcome,
@@ -15,9 +15,10 @@ use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::brokers::Broker;
+use crate::state::partition::Partition;
 
 /// Bytes before the first block of every segment in a script, and of each of its blocks' headers.
-const BLOCK_OVERHEAD: u32 = 36;
+pub(super) const BLOCK_OVERHEAD: u32 = 36;
 
 /// A verb and its arguments: `key=value`, or a bare key.
 pub(super) struct Words {
@@ -70,6 +71,8 @@ fn incarnation(text: &str) -> Incarnation {
 pub(super) struct Names {
     topics: BTreeMap<TopicId, String>,
     counters: BTreeMap<Incarnation, u64>,
+    /// Hashes of extents, as they were when the script looked.
+    pub(super) seen: BTreeMap<String, u64>,
 }
 
 impl Names {
@@ -106,15 +109,16 @@ impl Names {
             "heartbeat" => Command::Heartbeat,
             "create-topic" => self.create_topic(words),
             "delete-topic" => Command::DeleteTopic { topic: topic(state, words.text("name")) },
-            "purge-topics" => Command::PurgeTopics {
-                topics: details.iter().map(|line| self.topic_called(&line.verb)).collect(),
-            },
             "create-partitions" => Command::CreatePartitions {
                 topic: topic(state, words.text("name")),
                 total: words.small("total", 0),
             },
             "alter-configs" => alter_configs(state, words, details),
-            "commit" => commit(state, words, details),
+            "commit" => {
+                let runs = runs(state, details);
+                let bytes = words.number("bytes", 10_000);
+                Command::CommitSegment { segment: segment(words), bytes, runs }
+            }
             "allocate-producer-ids" => {
                 Command::AllocateProducerIds { count: words.small("count", 0) }
             }
@@ -122,33 +126,37 @@ impl Names {
                 partition: partition(state, words.text("of").unwrap()),
                 before: words.has("before").then(|| Offset(words.signed("before", 0))),
             },
-            verb => script_groups::command(state, words, details)
+            verb => script_life::command(self, state, words, details)
+                .or_else(|| script_groups::command(state, words, details))
                 .or_else(|| script_transactions::command(state, words, details))
                 .unwrap_or_else(|| panic!("no verb {verb:?}")),
         }
     }
 
     fn create_topic(&mut self, words: &Words) -> Command {
+        Command::CreateTopic {
+            topic: self.new_topic(words),
+            name: words.text("name").unwrap_or_default().to_owned(),
+            partitions: words.small("partitions", 1),
+            replication_factor: 1,
+            configs: configs(words),
+        }
+    }
+
+    /// The id of a topic that is to be. A name that was used before is called by its number too.
+    pub(super) fn new_topic(&mut self, words: &Words) -> TopicId {
         let name = words.text("name").unwrap_or_default().to_owned();
         let next = self.topics.len() + 1;
         let number = words.number("topic-id", u64::try_from(next).unwrap());
         let topic = TopicId(Uuid::from_u128(u128::from(number)));
         let known = self.topics.values().filter(|it| it.split('#').next() == Some(&name)).count();
-        let called = if known == 0 { name.clone() } else { format!("{name}#{}", known + 1) };
+        let called = if known == 0 { name } else { format!("{name}#{}", known + 1) };
         self.topics.entry(topic).or_insert(called);
-        let configs = words.text("configs").into_iter().flat_map(|it| it.split(','));
-        let pair = |it: &str| it.split_once(':').map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Command::CreateTopic {
-            topic,
-            name,
-            partitions: words.small("partitions", 1),
-            replication_factor: 1,
-            configs: configs.filter_map(pair).collect(),
-        }
+        topic
     }
 
     /// The topic that the script calls so, whether it lives or not.
-    fn topic_called(&self, name: &str) -> TopicId {
+    pub(super) fn topic_called(&self, name: &str) -> TopicId {
         let called = self.topics.iter().find(|(_, called)| *called == name);
         called.map_or(TopicId(Uuid::from_u128(0xdead)), |(id, _)| *id)
     }
@@ -175,7 +183,11 @@ impl Names {
             }
             Outcome::Repeated => writeln!(text, "lsn={lsn} repeated"),
             Outcome::SegmentCommitted(outcomes) => {
-                let Command::CommitSegment { runs, .. } = command else { panic!("{command:?}") };
+                let (Command::CommitSegment { runs, .. } | Command::CommitInline { runs, .. }) =
+                    command
+                else {
+                    panic!("{command:?}")
+                };
                 if runs.is_empty() {
                     writeln!(text, "lsn={lsn} nothing in it").unwrap();
                 }
@@ -210,10 +222,13 @@ impl Names {
     }
 
     /// Answers a question about the state; `None` if it is none.
-    pub(super) fn show(&self, state: &State, verb: &str, words: &Words) -> Option<String> {
+    pub(super) fn show(&mut self, state: &State, verb: &str, words: &Words) -> Option<String> {
         let mut text = String::new();
         match verb {
-            "show-partition" => show_partition(&mut text, state, words.text("of")?),
+            "show-partition" => {
+                let at = partition(state, words.text("of")?);
+                state.partition(at).map(|it| show_partition(&mut text, at, it));
+            }
             "show-producers" => show_producers(&mut text, state, words.text("of")?),
             "show-topics" => {
                 for topic in state.topics() {
@@ -225,7 +240,9 @@ impl Names {
             "show-segments" => {
                 for (id, refs) in state.segments().referenced() {
                     let references = refs.references;
-                    writeln!(text, "s{} references={references}", id.counter).unwrap();
+                    write!(text, "s{} references={references}", id.counter).unwrap();
+                    script_life::show_segment(&mut text, refs);
+                    writeln!(text).unwrap();
                 }
                 for (id, waiting) in state.segments().unreferenced() {
                     let since = waiting.since;
@@ -270,7 +287,8 @@ impl Names {
                 let (level, now) = (state.level(), state.log_time_ms());
                 writeln!(text, "cluster={cluster} log={log} level={level} time={now}").unwrap();
             }
-            _ => script_transactions::show(&mut text, state, words)?,
+            _ => script_life::show(self, &mut text, state, words)
+                .or_else(|| script_transactions::show(&mut text, state, words))?,
         }
         Some(self.named(if text.is_empty() { "nothing\n".to_owned() } else { text }))
     }
@@ -297,27 +315,28 @@ fn run_outcome(text: &mut String, outcome: &RunOutcome) {
     .unwrap();
 }
 
-fn show_partition(text: &mut String, state: &State, of: &str) {
-    let Some(partition) = state.partition(partition(state, of)) else {
-        return;
-    };
+pub(super) fn show_partition(text: &mut String, own: TopicPartition, partition: &Partition) {
     let (start, end) = (partition.log_start, partition.high_watermark);
     write!(text, "log_start={start} high_watermark={end} bytes={}", partition.bytes()).unwrap();
     script_transactions::show_stable(text, partition);
+    script_life::show_cleaned(text, partition);
     writeln!(text).unwrap();
     for extent in partition.extents() {
         let Some(at) = extent.location() else {
             script_transactions::show_marker(text, extent);
+            script_life::show_gap(text, extent);
             continue;
         };
         let (first, end, time) = (extent.base, extent.end(), extent.max_timestamp);
         let (segment, block, stored) = (at.segment.counter, at.position, at.stored_bytes);
         let (from, to) = (at.skip, at.skip + at.bytes);
-        writeln!(
+        write!(
             text,
             "{first}..{end} s{segment} block {block}+{stored} bytes {from}..{to} time={time}"
         )
         .unwrap();
+        script_life::show_origin(text, own, partition, extent);
+        writeln!(text).unwrap();
     }
 }
 
@@ -372,15 +391,25 @@ fn alter_configs(state: &State, words: &Words, details: &[Words]) -> Command {
     Command::AlterConfigs { resource, replace: words.has("replace"), changes }
 }
 
+pub(super) fn configs(words: &Words) -> BTreeMap<String, String> {
+    let configs = words.text("configs").into_iter().flat_map(|it| it.split(','));
+    let pair = |it: &str| it.split_once(':').map(|(k, v)| (k.to_owned(), v.to_owned()));
+    configs.filter_map(pair).collect()
+}
+
+/// `segment=s1`, which was begun at the first entry, unless `began=` says another.
+pub(super) fn segment(words: &Words) -> SegmentId {
+    segment_called(words.text("segment").unwrap_or_default(), words.number("began", 1))
+}
+
+pub(super) fn segment_called(name: &str, began: u64) -> SegmentId {
+    let counter = name.strip_prefix('s').and_then(|it| it.parse().ok()).expect("s and a number");
+    SegmentId { began: Lsn::new(began), incarnation: Incarnation(1), counter }
+}
+
 /// Each line is a batch; lines of one partition that follow each other are one run, unless a line
 /// says `block`.
-fn commit(state: &State, words: &Words, details: &[Words]) -> Command {
-    let name = words.text("segment").and_then(|it| it.strip_prefix('s')).expect("s and a number");
-    let segment = SegmentId {
-        began: Lsn::FIRST,
-        incarnation: Incarnation(1),
-        counter: name.parse().unwrap(),
-    };
+pub(super) fn runs(state: &State, details: &[Words]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for line in details {
         let partition = partition(state, &line.verb);
@@ -397,8 +426,7 @@ fn commit(state: &State, words: &Words, details: &[Words]) -> Command {
             runs.push(Run { partition, position, stored_bytes, batches });
         }
     }
-    let bytes = words.number("bytes", 10_000);
-    Command::CommitSegment { segment, bytes, runs }
+    runs
 }
 
 fn batch(line: &Words) -> BatchSummary {
