@@ -9,13 +9,13 @@ use std::sync::Arc;
 use crate::log::MetadataLog;
 #[cfg(feature = "test-util")]
 use crate::log::dynamodb::Patience;
-use crate::log::dynamodb::{DynamoDbLog, OpenDynamoDbError};
-use crate::log::file::{FileLog, OpenError};
+use crate::log::dynamodb::{DynamoDbLocation, DynamoDbLog, OpenDynamoDbError};
+use crate::log::file::{FileLog, FileLogView, OpenError};
 use crate::log::memory::MemoryLog;
 use crate::object::ObjectStore;
 use crate::object::file::FileObjectStore;
 use crate::object::memory::MemoryObjectStore;
-use crate::object::s3::{OpenS3Error, S3ObjectStore};
+use crate::object::s3::{OpenS3Error, S3Location, S3ObjectStore};
 
 mod cloud;
 
@@ -100,6 +100,45 @@ pub async fn open_object_store(url: &str) -> Result<Arc<dyn ObjectStore>, Locati
             Ok(store) => Ok(Arc::new(store)),
             Err(cause) => Err(LocationError::Folder { folder: folder.to_owned(), cause }),
         },
+    }
+}
+
+/// Opens the object store at `url` to look at what is in it: nothing is made, nothing can be put,
+/// and a broker that uses it is not disturbed.
+pub async fn look_at_object_store(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
+    if let Some(location) = cloud::s3(url)? {
+        let location = S3Location { create: false, ..location };
+        return Ok(Arc::new(S3ObjectStore::open(location).await?));
+    }
+    let folder = folder_to_look_at(url, "for records", "s3://BUCKET")?;
+    match FileObjectStore::open_to_look(folder) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(cause) => Err(LocationError::Folder { folder: folder.to_owned(), cause }),
+    }
+}
+
+/// Opens the log called `name` at `url` to look at what is in it: nothing is made, nothing can be
+/// appended, and a broker that uses it is not disturbed.
+pub async fn look_at_log(url: &str, name: &str) -> Result<Arc<dyn MetadataLog>, LocationError> {
+    if let Some(location) = cloud::dynamodb(url, name)? {
+        let location = DynamoDbLocation { create: false, ..location };
+        return Ok(Arc::new(DynamoDbLog::open(location).await?));
+    }
+    let folder = folder_to_look_at(url, "for their order", "dynamodb://TABLE")?;
+    Ok(Arc::new(FileLogView::open(&folder.join(file_name(name)?)).map_err(refused)?))
+}
+
+fn folder_to_look_at<'a>(
+    url: &'a str,
+    what: &'static str,
+    use_instead: &'static str,
+) -> Result<&'a Path, LocationError> {
+    match parse(url, what, use_instead)? {
+        Location::Folder(folder) => Ok(folder),
+        Location::Memory => {
+            let what = "memory: is seen by its own process alone";
+            Err(LocationError::Malformed { url: url.to_owned(), what })
+        }
     }
 }
 

@@ -27,10 +27,10 @@ use crate::object::ObjectStore;
 use crate::peer::{News, PeerMessage};
 use crate::state::State;
 
-mod claim;
+pub(crate) mod claim;
 mod driver;
 mod lease;
-mod snapshots;
+pub(crate) mod snapshots;
 mod start;
 mod trim;
 mod watchers;

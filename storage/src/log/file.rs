@@ -58,9 +58,11 @@ mod chunk;
 mod floor;
 mod record;
 mod recovery;
+mod view;
 
 use chunk::{Chunk, offset};
 use record::{Header, Kind};
+pub use view::FileLogView;
 
 /// Size of a chunk, in bytes, unless told otherwise.
 pub const CHUNK_BYTES: u64 = 16 * 1024 * 1024;

@@ -16,7 +16,8 @@ use crate::object::{ObjectStore, Put};
 /// The name of the object.
 const KEY: &str = "cluster";
 
-fn key() -> ObjectKey {
+/// The object that says whose the store is.
+pub(crate) fn key() -> ObjectKey {
     ObjectKey::new(KEY).expect("a constant of the right alphabet")
 }
 
@@ -49,6 +50,7 @@ async fn found(objects: &dyn ObjectStore) -> Result<Option<Bytes>, StartError> {
     read.map_err(StartError::Objects)
 }
 
-fn sentence(found: &Bytes) -> String {
+/// What the object says, cut to a length that can be shown.
+pub(crate) fn sentence(found: &Bytes) -> String {
     String::from_utf8_lossy(found).trim().chars().take(80).collect()
 }

@@ -183,11 +183,17 @@ async fn load_once(ports: &Ports, key: &ObjectKey) -> Result<Loaded, PortError> 
 }
 
 fn read(bytes: &Bytes, key: &ObjectKey) -> Loaded {
+    match open(key, bytes) {
+        Ok(state) => Loaded::Good(Box::new(state)),
+        Err(cause) => Loaded::Damaged(cause),
+    }
+}
+
+/// The state in a snapshot; or what is wrong with it.
+pub(crate) fn open(key: &ObjectKey, bytes: &Bytes) -> Result<State, String> {
     match State::from_snapshot(bytes) {
-        Ok(state) if snapshot_key(state.applied(), state.digest()) == *key => {
-            Loaded::Good(Box::new(state))
-        }
-        Ok(_) => Loaded::Damaged("it is not the state that its name says".to_owned()),
-        Err(error) => Loaded::Damaged(error.to_string()),
+        Ok(state) if snapshot_key(state.applied(), state.digest()) == *key => Ok(state),
+        Ok(_) => Err("it is not the state that its name says".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }

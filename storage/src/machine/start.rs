@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::command::codec::CodecError;
-use crate::command::{Entry, EntryHash};
 use crate::engine::Ports;
-use crate::log::{Freshness, LogRead};
+use crate::log::Freshness;
 use crate::lsn::Lsn;
 use crate::machine::{HaltReason, claim, snapshots};
 use crate::port::PortError;
+use crate::replica::{self, FollowError};
 use crate::state::{Halt, State};
 
 /// Entries read at once while following.
@@ -144,30 +144,20 @@ enum Followed {
 /// Follows the log to its tail.
 async fn follow(ports: &Ports, mut state: State) -> Result<Followed, StartError> {
     let snapshot = state.applied();
-    let mut bytes: u64 = 0;
     let tail = patiently("log", || ports.log.tail()).await.map_err(StartError::Log)?;
     if tail <= snapshot {
         return Err(StartError::LogBehindSnapshot { tail, snapshot });
     }
-    loop {
-        let reached = state.applied();
-        let from = reached.next();
-        let read =
-            patiently("log", || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest)).await;
-        let (slots, at_tail) = match read.map_err(StartError::Log)? {
-            LogRead::Entries { slots, at_tail } => (slots, at_tail),
-            LogRead::Trimmed(floor) => return Ok(Followed::ToFloor { floor, reached }),
-        };
-        for slot in slots {
-            let entry = Entry::decode(&slot.bytes)
-                .map_err(|cause| StartError::Entry { lsn: slot.lsn, cause })?;
-            state.apply(&entry, EntryHash::of(&slot.bytes))?;
-            bytes = bytes.saturating_add(u64::try_from(slot.bytes.len()).unwrap_or(u64::MAX));
+    let read =
+        |from| patiently("log", move || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest));
+    match replica::follow(&mut state, read).await {
+        Ok(bytes) => Ok(Followed::ToTail(Box::new(Recovered { state, snapshot, bytes }))),
+        Err(FollowError::Trimmed(floor)) => {
+            Ok(Followed::ToFloor { floor, reached: state.applied() })
         }
-        if at_tail {
-            let recovered = Recovered { state, snapshot, bytes };
-            return Ok(Followed::ToTail(Box::new(recovered)));
-        }
+        Err(FollowError::Entry { lsn, cause }) => Err(StartError::Entry { lsn, cause }),
+        Err(FollowError::Halt(halt)) => Err(halt.into()),
+        Err(FollowError::Log(error)) => Err(StartError::Log(error)),
     }
 }
 

@@ -69,6 +69,21 @@ impl FileObjectStore {
         })
     }
 
+    /// Opens a folder that has to be there, to look at what is in it: it takes no puts, and what a
+    /// broker has under a temporary name is left alone.
+    pub fn open_to_look(folder: &Path) -> io::Result<Self> {
+        fs::read_dir(folder)?;
+        let broken = OnceLock::from("the store was opened to be looked at".to_owned());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                folder: folder.to_owned(),
+                disk: Box::new(RealDisk),
+                durable: Mutex::default(),
+                broken,
+            }),
+        })
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> T + Send + 'static,

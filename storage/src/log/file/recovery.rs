@@ -13,13 +13,13 @@ use crate::disk::make_folder;
 
 /// What a chunk holds.
 #[derive(Debug)]
-struct Scanned {
+pub(super) struct Scanned {
     /// The records, and where they are.
-    entries: Vec<(Header, usize)>,
+    pub(super) entries: Vec<(Header, usize)>,
     /// Where the next record goes.
     end: usize,
     /// Whether it says that there is another chunk behind it.
-    sealed: bool,
+    pub(super) sealed: bool,
     /// How many bytes of a torn record begin at the end.
     torn: usize,
 }
@@ -159,7 +159,7 @@ fn open_chunk(
 }
 
 /// The records of a chunk; or where it is damaged, and how that shows.
-fn scan(name: Lsn, contents: &[u8]) -> Result<Scanned, (usize, String)> {
+pub(super) fn scan(name: Lsn, contents: &[u8]) -> Result<Scanned, (usize, String)> {
     let mut found = Scanned { entries: Vec::new(), end: 0, sealed: false, torn: 0 };
     let mut next = name;
     loop {
