@@ -148,10 +148,7 @@ impl RecordBatch {
         if self.base_offset() != 0 {
             return Err(BatchError::BaseOffset(self.base_offset()));
         }
-        let (found, expected) = (self.checksum(), self.crc());
-        if found != expected {
-            return Err(BatchError::Checksum { found, expected });
-        }
+        self.check_crc()?;
         let (count, last_offset_delta) = (self.record_count(), self.last_offset_delta());
         if count <= 0 || last_offset_delta != count - 1 {
             return Err(BatchError::Count { count, last_offset_delta });
@@ -172,6 +169,12 @@ impl RecordBatch {
             return Err(BatchError::Producer { id, epoch, sequence });
         }
         Ok(())
+    }
+
+    /// Whether the bytes that the checksum covers are those it was made of.
+    pub fn check_crc(&self) -> Result<(), BatchError> {
+        let (found, expected) = (self.checksum(), self.crc());
+        if found == expected { Ok(()) } else { Err(BatchError::Checksum { found, expected }) }
     }
 
     /// The whole batch.

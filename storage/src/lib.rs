@@ -7,8 +7,10 @@ pub mod command;
 mod disk;
 pub mod engine;
 pub mod envelope;
+pub mod fsck;
 #[cfg(test)]
 mod golden;
+pub mod inspect;
 pub mod invariant;
 pub mod key;
 pub mod life;

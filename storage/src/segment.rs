@@ -171,9 +171,29 @@ pub enum FooterError {
 
 /// Reads the runs that a whole segment object names in its footer.
 pub fn read_footer(segment: SegmentId, object: &Bytes) -> Result<Vec<Run>, FooterError> {
-    let body = object.len().checked_sub(TRAILER_BYTES).filter(|body| *body >= HEADER_BYTES);
-    let body = body.ok_or(FooterError::Shape)?;
-    let mut header = object.slice(..HEADER_BYTES);
+    let bytes = u64::try_from(object.len()).map_err(|_| FooterError::Shape)?;
+    open_footer(segment, bytes, object, object)
+}
+
+/// How many bytes the footer of a segment takes with its trailer, by the last bytes of the object.
+pub fn footer_bytes(end: &[u8]) -> Option<usize> {
+    let trailer = end.last_chunk::<TRAILER_BYTES>()?;
+    let length = u32::from_be_bytes(*trailer.first_chunk()?);
+    usize::try_from(length).ok()?.checked_add(TRAILER_BYTES)
+}
+
+/// Reads the runs that the footer of a segment names: `bytes` is the length of the object, `start`
+/// its first [`HEADER_BYTES`] or more, `end` its last bytes with all of the footer.
+pub fn open_footer(
+    segment: SegmentId,
+    bytes: u64,
+    start: &Bytes,
+    end: &Bytes,
+) -> Result<Vec<Run>, FooterError> {
+    if start.len() < HEADER_BYTES {
+        return Err(FooterError::Shape);
+    }
+    let mut header = start.slice(..HEADER_BYTES);
     let magic = header.copy_to_bytes(4);
     if magic != SEGMENT_MAGIC.as_slice() || header.get_u16() != VERSION || header.get_u16() != 0 {
         return Err(FooterError::Shape);
@@ -184,12 +204,18 @@ pub fn read_footer(segment: SegmentId, object: &Bytes) -> Result<Vec<Run>, Foote
     if id != segment {
         return Err(FooterError::OtherSegment(id));
     }
-    let mut trailer = object.slice(body..);
-    let footer_bytes = usize::try_from(trailer.get_u32()).unwrap_or(usize::MAX);
+    let footer = footer_bytes(end).ok_or(FooterError::Shape)?;
+    let begins = u64::try_from(footer).ok().and_then(|footer| bytes.checked_sub(footer));
+    let begins = begins.filter(|at| usize::try_from(*at).is_ok_and(|at| at >= HEADER_BYTES));
+    let begins = begins.ok_or(FooterError::Shape)?;
+    let from = end.len().checked_sub(footer).ok_or(FooterError::Shape)?;
+    let mut trailer = end.slice(end.len() - TRAILER_BYTES..);
+    trailer.advance(4);
     let expected = trailer.get_u32();
-    let start = body.checked_sub(footer_bytes).filter(|start| *start >= HEADER_BYTES);
-    let start = start.filter(|_| trailer == FOOTER_MAGIC.as_slice()).ok_or(FooterError::Shape)?;
-    let footer = object.slice(start..body);
+    if trailer != FOOTER_MAGIC.as_slice() {
+        return Err(FooterError::Shape);
+    }
+    let footer = end.slice(from..end.len() - TRAILER_BYTES);
     let found = crc32c::crc32c(&footer);
     if found != expected {
         return Err(FooterError::Checksum { found, expected });
@@ -198,7 +224,7 @@ pub fn read_footer(segment: SegmentId, object: &Bytes) -> Result<Vec<Run>, Foote
     if id != segment {
         return Err(FooterError::OtherSegment(id));
     }
-    if u64::try_from(start) != Ok(blocks_end) {
+    if begins != blocks_end {
         return Err(FooterError::Shape);
     }
     Ok(runs)
