@@ -293,8 +293,16 @@ fn assemble(
     let mut here = target.bytes_max;
     let mut end = target.offset;
     'extents: for located in &found.extents {
-        for batch in Batches::of(&located.extent, blocks)? {
-            let batch = batch?;
+        let batches = match Batches::of(&located.extent, blocks) {
+            // What lies before it can be read, and is what was asked for: the error comes next.
+            Err(_) if parts.bytes > 0 => break 'extents,
+            batches => batches?,
+        };
+        for batch in batches {
+            let batch = match batch {
+                Err(_) if parts.bytes > 0 => break 'extents,
+                batch => batch?,
+            };
             if batch.base >= found.limit {
                 break 'extents;
             }

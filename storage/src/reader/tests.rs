@@ -242,3 +242,20 @@ async fn a_batch_that_can_not_be_opened_is_answered_by_its_first_offset_that_is_
     assert_eq!(shelf.at_time(2).await, found(Some(&(4, 7))));
     assert_eq!(shelf.latest().await, found(Some(&(4, 7))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_lies_before_a_segment_that_is_gone_is_read_and_the_segment_is_named() {
+    let mut shelf = Shelf::new().await;
+    shelf.add(&[batch(0, &[1, 2])]).await;
+    shelf.add(&[batch(0, &[3])]).await;
+    shelf.add(&[batch(0, &[4])]).await;
+    let gone = SegmentId { began: Lsn::FIRST, incarnation: Incarnation(1), counter: 2 };
+    shelf.objects.delete(&[gone.key()]).await.unwrap();
+    let bases = |batches: Vec<RecordBatch>| -> Vec<i64> {
+        batches.iter().map(RecordBatch::base_offset).collect()
+    };
+    assert_eq!(bases(shelf.fetch(0).await.unwrap()), [0]);
+    let error = shelf.fetch(2).await.unwrap_err();
+    assert!(error.to_string().contains(gone.key().as_str()), "{error}");
+    assert_eq!(bases(shelf.fetch(3).await.unwrap()), [3]);
+}
