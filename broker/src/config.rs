@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use odradek_storage::life::LifeConfig;
 use odradek_storage::life::compactor::CompactorConfig;
 use odradek_storage::life::merger::MergerConfig;
@@ -16,42 +16,9 @@ use odradek_storage::life::retention::RetentionConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
 use serde::Deserialize;
 
-/// A broker that speaks the Kafka protocol and owns nothing.
-///
-/// Without arguments: a broker on 127.0.0.1:9092 that keeps its data in ./odradek-data.
-#[derive(Debug, Parser)]
-#[command(name = "odradek", version, after_help = AFTER_HELP)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Option<Subcommands>,
-    #[command(flatten)]
-    settings: Settings,
-}
+mod cli;
 
-const AFTER_HELP: &str = "\
-Every option can also be given in the environment (ODRADEK_LISTEN for --listen, and so on) or as a
-key of the file named by --config (listen = \"127.0.0.1:9092\"). A flag wins over the environment,
-the environment over the file. Unknown keys are refused.
-
-Examples:
-  odradek                                     one machine, nothing else installed
-  odradek --data /var/lib/odradek             the same, with its data elsewhere
-  odradek --listen 0.0.0.0:9092 --advertise kafka.example.com:9092
-                                              reachable from other machines
-  odradek --store memory: --log memory:       nothing outlives the process
-  odradek --store s3://my-bucket/kafka --log dynamodb://my-table --zone eu-central-1a \
-          --listen 0.0.0.0:9092 --advertise broker-1.internal:9092
-                                              one of any number of brokers on AWS
-
-Try it:
-  echo hello | kcat -b 127.0.0.1:9092 -P -t greetings
-  kcat -b 127.0.0.1:9092 -C -t greetings -e";
-
-#[derive(Debug, Subcommand)]
-enum Subcommands {
-    /// Runs a broker (the default).
-    Serve(Box<Settings>),
-}
+pub use cli::Task;
 
 /// The settings as they are given: all optional.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -307,19 +274,15 @@ impl Config {
     /// Reads the arguments of the process, its environment and the file they name.
     ///
     /// Ends the process for `--help`, `--version` and arguments that make no sense, as clap does.
-    pub fn from_process() -> Result<Self, ConfigError> {
-        let cli = Cli::parse();
-        let flags = match cli.command {
-            Some(Subcommands::Serve(settings)) => settings.over(cli.settings),
-            None => cli.settings,
-        };
+    pub fn from_process() -> Result<(Task, Self), ConfigError> {
+        let (task, flags) = cli::parse();
         let environment = from_environment(std::env::vars())?;
         let given = flags.over(environment);
         let file = match &given.config {
             Some(path) => from_file(path)?,
             None => Settings::default(),
         };
-        Self::from_settings(given.over(file))
+        Ok((task, Self::from_settings(given.over(file))?))
     }
 
     fn from_settings(settings: Settings) -> Result<Self, ConfigError> {

@@ -2,13 +2,14 @@
 //!
 //! A request's way: [`server`] accepts, `connection` cuts frames and keeps replies in order,
 //! `dispatch` finds the handler, `handlers` ask the engine and translate its answer. [`broker`]
-//! puts everything together, [`config`] says how.
+//! puts everything together, [`config`] says how. [`commands`] look at what brokers leave behind.
 
 mod asked_offsets;
 mod branches;
 pub mod broker;
 mod broker_configs;
 mod cluster;
+pub mod commands;
 pub mod config;
 mod configs;
 mod connection;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use odradek::broker::{Broker, BrokerError, Foundation};
-use odradek::config::Config;
+use odradek::commands::{fsck, inspect};
+use odradek::config::{Config, Task};
 use odradek::telemetry;
 use odradek_storage::clock::SystemClock;
 use odradek_storage::location::{open_log, open_object_store, puts_are_charged};
@@ -19,7 +20,7 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "odradek: {error:#}"));
             ExitCode::FAILURE
@@ -27,11 +28,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    let config = Config::from_process()?;
+fn run() -> anyhow::Result<ExitCode> {
+    let (task, config) = Config::from_process()?;
     telemetry::init(&config.log_level).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(async {
+        match task {
+            Task::Serve => serve(config).await.map(|()| ExitCode::SUCCESS),
+            Task::Fsck(options) => Ok(fsck::run(&config, &options).await.into()),
+            Task::Inspect(options) => Ok(inspect::run(&config, &options).await.into()),
+        }
+    });
     // What still hangs on a dead disk or network must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served

@@ -6,11 +6,7 @@ fn environment(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
 }
 
 fn flags(arguments: &[&str]) -> Settings {
-    let cli = Cli::try_parse_from([&["odradek"], arguments].concat()).unwrap();
-    match cli.command {
-        Some(Subcommands::Serve(settings)) => settings.over(cli.settings),
-        None => cli.settings,
-    }
+    cli::parse_from(&[&["odradek"], arguments].concat()).unwrap().1
 }
 
 #[test]
@@ -24,6 +20,18 @@ fn without_settings_the_data_is_in_the_working_folder() {
 #[test]
 fn serve_is_the_default_command() {
     assert_eq!(flags(&["serve", "--zone", "a"]), flags(&["--zone", "a"]));
+}
+
+#[test]
+fn commands_that_look_take_the_places_of_a_broker_wherever_they_stand() {
+    let places = ["--data", "d", "--store", "s3://bucket"];
+    let expected = Settings { log_level: Some("warn".to_owned()), ..flags(&places) };
+    for (before, behind) in [("fsck", "--deep"), ("inspect", "topics")] {
+        assert_eq!(flags(&[&[before, behind], &places[..]].concat()), expected);
+        assert_eq!(flags(&[&[before], &places[..], &[behind]].concat()), expected);
+        assert_eq!(flags(&[&places[..], &[before, behind]].concat()), expected);
+        assert!(cli::parse_from(&["odradek", before, behind, "--listen", "h:1"]).is_err());
+    }
 }
 
 #[test]
@@ -51,7 +59,7 @@ fn keys_that_nobody_knows_are_refused_by_name() {
     assert!(error.to_string().contains("listn"), "{error}");
     let error = toml::from_str::<Settings>("lissten = \"x\"").unwrap_err();
     assert!(one_line(&error).contains("lissten"), "{error}");
-    assert!(Cli::try_parse_from(["odradek", "--lissten", "x"]).is_err());
+    assert!(cli::parse_from(&["odradek", "--lissten", "x"]).is_err());
 }
 
 #[test]
