@@ -15,8 +15,8 @@ FIND_COORDINATOR = 10
 ENDED = ("Empty", "CompleteCommit", "CompleteAbort")  # states of transactions
 
 
-def start_for_transactions(start_broker):
-    broker = start_broker(properties=PROPERTIES) if AGAINST_KAFKA else start_broker()
+def start_for_transactions(start_broker, *flags, properties=""):
+    broker = start_broker(*flags, properties=PROPERTIES + properties)
     if AGAINST_KAFKA:
         wait_for_coordinators(broker.bootstrap)
     else:

@@ -1,0 +1,132 @@
+"""Brokers on which everything that ends with time ends soon: they look for what is due all the time, and what
+they may delete they delete at once. The fixtures are for suites whose `shared_broker` is one of them."""
+
+import time
+
+import pytest
+from confluent_kafka import IsolationLevel, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, OffsetSpec, ResourceType
+
+from transaction_broker import start_for_transactions
+from transaction_clients import ConfluentReader
+
+# How often Odradek looks for records that are due, for objects that nothing refers to and for what is to be
+# merged or compacted; how long such objects are spared, and how long topics that were deleted.
+FLAGS = {
+    "--retention-check": "500ms",
+    "--sweep-interval": "500ms",
+    "--sweep-grace": "1s",
+    "--delete-grace": "2s",
+}
+
+# The same of Kafka's files. Kafka looks for the first time after half a minute if nobody says otherwise.
+PROPERTIES = """
+log.initial.task.delay.ms=100
+log.retention.check.interval.ms=100
+log.segment.delete.delay.ms=0
+log.cleaner.backoff.ms=100
+"""
+
+TIMEOUT = 60  # seconds; a bound for what hangs, not an expectation
+
+
+def start(start_broker, **flags):
+    """`flags` are names of flags, with `_` for `-`, that are to be different; None leaves one out."""
+    changed = {**FLAGS, **{f"--{name.replace('_', '-')}": value for name, value in flags.items()}}
+    given = [each for flag, value in changed.items() if value is not None for each in (flag, value)]
+    return start_for_transactions(start_broker, *given, properties=PROPERTIES)
+
+
+def ago(milliseconds):
+    """As a record's timestamp."""
+    return int(time.time() * 1000) - milliseconds
+
+
+def numbered(count, word="record"):
+    return [f"{word} {n}" for n in range(count)]
+
+
+class Log:
+    """What is in topics, and putting something in."""
+
+    def __init__(self, bootstrap):
+        self.bootstrap = bootstrap
+        self.admin = AdminClient({"bootstrap.servers": bootstrap})
+
+    def send(self, topic, values, partition=0, timestamp=None, keys=None, **settings):
+        """In one go; returns the offsets."""
+        delivered = []
+        client = Producer({"bootstrap.servers": self.bootstrap, "message.timeout.ms": 30_000, **settings})
+        for n, value in enumerate(values):
+            when = {} if timestamp is None else {"timestamp": timestamp}
+            key = keys[n] if keys else None
+            client.produce(topic, value, key, partition, on_delivery=lambda *it: delivered.append(it), **when)
+            client.poll(0)
+        assert client.flush(TIMEOUT) == 0
+        for error, _ in delivered:
+            assert not error, error
+        return [message.offset() for _, message in delivered]
+
+    def offset(self, topic, partition, spec, isolation=IsolationLevel.READ_UNCOMMITTED):
+        place = TopicPartition(topic, partition)
+        return self.admin.list_offsets({place: spec}, isolation_level=isolation)[place].result(TIMEOUT).offset
+
+    def start(self, topic, partition=0):
+        return self.offset(topic, partition, OffsetSpec.earliest())
+
+    def end(self, topic, partition=0):
+        return self.offset(topic, partition, OffsetSpec.latest())
+
+    def span(self, topic, partition=0):
+        return self.start(topic, partition), self.end(topic, partition)
+
+    def read(self, topic, partitions=(0,), isolation="read_committed", **settings):
+        """All that there is: `[(partition, offset, value)]`."""
+        reader = ConfluentReader(
+            self.bootstrap, {"isolation.level": isolation, "auto.offset.reset": "earliest", **settings}
+        )
+        try:
+            return sorted(reader.read(topic, partitions))
+        finally:
+            reader.close()
+
+    def values(self, topic, partition=0, **settings):
+        return [value for _, _, value in self.read(topic, [partition], **settings)]
+
+    def delete_records(self, topic, below, partition=0):
+        place = TopicPartition(topic, partition, below)
+        return self.admin.delete_records([place])[place].result(TIMEOUT).low_watermark
+
+    def configure(self, topic, **configs):
+        """Sets configs, or with None deletes them; `_` in a name stands for `.`."""
+        changes = [
+            ConfigEntry(
+                name.replace("_", "."),
+                None if value is None else str(value),
+                incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET,
+            )
+            for name, value in configs.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=changes)
+        self.admin.incremental_alter_configs([resource])[resource].result(TIMEOUT)
+
+    def delete_topic(self, topic):
+        self.admin.delete_topics([topic])[topic].result(TIMEOUT)
+
+
+@pytest.fixture
+def log(bootstrap):
+    return Log(bootstrap)
+
+
+def stored(broker):
+    """The bytes of all segments that Odradek keeps in its folder."""
+    segments = broker.directory / "data/objects/segment"
+
+    def size(path):
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:  # deleted since it was listed
+            return 0
+
+    return sum(size(path) for path in segments.rglob("*") if path.is_file())
