@@ -15,6 +15,7 @@ import wire
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KAFKA_LIBS = Path(os.environ.get("KAFKA_LIBS", REPOSITORY / ".tools/kafka"))
+ECOSYSTEM_LIBS = Path(os.environ.get("ECOSYSTEM_LIBS", REPOSITORY / ".tools/ecosystem"))
 BROKER_BIN = Path(os.environ.get("BROKER_BIN", REPOSITORY / "target/release/odradek"))
 START_TIMEOUT = 60  # seconds; a bound for broken starts, not an expectation
 
@@ -151,7 +152,7 @@ def compile_java(sources, directory):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def java(main_class, *arguments, heap="256m"):
+def java(main_class, *arguments, heap="256m", libraries=KAFKA_LIBS):
     """The command line of one of Kafka's programs, set up for a quick start."""
     return [
         "java",
@@ -160,7 +161,7 @@ def java(main_class, *arguments, heap="256m"):
         "-XX:TieredStopAtLevel=1",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-cp",
-        f"{KAFKA_LIBS}/*",
+        f"{libraries}/*",
         main_class,
         *map(str, arguments),
     ]

@@ -4,19 +4,28 @@ they may delete they delete at once. The fixtures are for suites whose `shared_b
 import time
 
 import pytest
-from confluent_kafka import IsolationLevel, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 
 from transaction_broker import start_for_transactions
-from transaction_clients import ConfluentReader
 
 # How often Odradek looks for records that are due, for objects that nothing refers to and for what is to be
 # merged or compacted; how long such objects are spared, and how long topics that were deleted.
 FLAGS = {
-    "--retention-check": "500ms",
-    "--sweep-interval": "500ms",
-    "--sweep-grace": "1s",
-    "--delete-grace": "2s",
+    "--retention-check-ms": 500,
+    "--compaction-interval-ms": 500,
+    "--merge-interval-ms": 500,
+    "--sweep-interval-ms": 500,
+    "--sweep-grace-ms": 1000,
+    "--sweep-listing-ms": 1000,
+    "--delete-grace-ms": 2000,
 }
 
 # The same of Kafka's files. Kafka looks for the first time after half a minute if nobody says otherwise.
@@ -31,9 +40,9 @@ TIMEOUT = 60  # seconds; a bound for what hangs, not an expectation
 
 
 def start(start_broker, **flags):
-    """`flags` are names of flags, with `_` for `-`, that are to be different; None leaves one out."""
+    """`flags` are names of flags, with `_` for `-`, that are to be different."""
     changed = {**FLAGS, **{f"--{name.replace('_', '-')}": value for name, value in flags.items()}}
-    given = [each for flag, value in changed.items() if value is not None for each in (flag, value)]
+    given = [each for flag, value in changed.items() for each in (flag, str(value))]
     return start_for_transactions(start_broker, *given, properties=PROPERTIES)
 
 
@@ -44,6 +53,10 @@ def ago(milliseconds):
 
 def numbered(count, word="record"):
     return [f"{word} {n}" for n in range(count)]
+
+
+def text(data):
+    return None if data is None else data.decode()
 
 
 class Log:
@@ -80,15 +93,48 @@ class Log:
     def span(self, topic, partition=0):
         return self.start(topic, partition), self.end(topic, partition)
 
-    def read(self, topic, partitions=(0,), isolation="read_committed", **settings):
-        """All that there is: `[(partition, offset, value)]`."""
-        reader = ConfluentReader(
-            self.bootstrap, {"isolation.level": isolation, "auto.offset.reset": "earliest", **settings}
+    def messages(self, topic, partitions=(0,), isolation="read_committed"):
+        """All that there is, in the order of each partition, as librdkafka has it."""
+        levels = {
+            "read_committed": IsolationLevel.READ_COMMITTED,
+            "read_uncommitted": IsolationLevel.READ_UNCOMMITTED,
+        }
+        ends = {n: self.offset(topic, n, OffsetSpec.latest(), levels[isolation]) for n in partitions}
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+                "isolation.level": isolation,
+            }
         )
-        try:
-            return sorted(reader.read(topic, partitions))
-        finally:
-            reader.close()
+        consumer.assign([TopicPartition(topic, n, 0) for n in partitions])
+        found, ended = [], set()
+        while len(ended) < len(ends):
+            message = consumer.poll(TIMEOUT)
+            assert message is not None, f"only {len(found)} messages came, up to {found[-1:] and found[-1].offset()}"
+            error = message.error()
+            if error is None:
+                found.append(message)
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                if message.offset() >= ends[message.partition()]:
+                    ended.add(message.partition())
+        consumer.close()
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+    def read(self, topic, partitions=(0,), **settings):
+        """`[(partition, offset, value)]`."""
+        found = self.messages(topic, partitions, **settings)
+        return [(it.partition(), it.offset(), text(it.value())) for it in found]
+
+    def last(self, topic, partitions=(0,), **settings):
+        """What is said last of each key: `{key: value}`, without those of which it is that there is nothing."""
+        said = {text(it.key()): text(it.value()) for it in self.messages(topic, partitions, **settings)}
+        return {key: value for key, value in said.items() if value is not None}
 
     def values(self, topic, partition=0, **settings):
         return [value for _, _, value in self.read(topic, [partition], **settings)]

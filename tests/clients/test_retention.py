@@ -420,6 +420,7 @@ def test_neighbours_in_the_same_segments_stay_whole_when_the_space_comes_back(ro
         assert log.values(topic) == sent[topic]
     room.stop()
     room.start()
+    log = Log(room.bootstrap)
     for topic in neighbours:
         assert log.values(topic) == sent[topic]
 
