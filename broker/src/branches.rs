@@ -103,7 +103,9 @@ fn parent<'a>(state: &'a State, of: &str) -> Option<&'a Topic> {
     })
 }
 
+/// Whether a text is this id: as Kafka's tools write it, as librdkafka does, or in hexadecimal.
 fn is_id(id: TopicId, text: &str) -> bool {
+    let text = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
     as_kafka_writes_it(id.0) == text || id.0.to_string() == text
 }
 

@@ -8,7 +8,7 @@ use odradek_storage::command::{Command, ConfigChange, ConfigOperation, ConfigRes
 use odradek_storage::state::State;
 
 use crate::broker_configs::{BROKER_CONFIGS, CLUSTER_ONLY};
-use crate::configs::{Definition, validate};
+use crate::configs::{Check, Definition, find, validate};
 use crate::context::Context;
 use crate::group_configs::GROUP_CONFIGS;
 use crate::topic_configs::{TOPIC_CONFIGS, go_together};
@@ -140,6 +140,11 @@ pub(crate) async fn alter(
             return Err(Refusal::new(ResponseError::InvalidConfig, message));
         }
         // What is not known can't have been set; tools that clean up delete it all the same.
+        let definition = find(resource.table(), &change.name);
+        if definition.is_some_and(|it| matches!(it.check, Check::AtCreation)) {
+            let message = format!("{} is given when the topic is created", change.name);
+            return Err(Refusal::new(ResponseError::InvalidConfig, message));
+        }
         if let ConfigOperation::Set(value) = &mut change.operation {
             *value = validate(resource.table(), &change.name, Some(value))
                 .map_err(|message| Refusal::new(ResponseError::InvalidConfig, message))?;
@@ -181,6 +186,6 @@ pub(crate) fn current(context: &Context, resource: &Resource, name: &str) -> Opt
         Resource::Group(group) => state.configs().groups().get(group)?.get(name).cloned(),
         Resource::ClientMetrics(_) => None,
     });
-    let default = || Some(crate::configs::find(resource.table(), name)?.default.to_owned());
+    let default = || Some(find(resource.table(), name)?.default.to_owned());
     set.or_else(default)
 }

@@ -161,7 +161,7 @@ pub(crate) static TOPIC_CONFIGS: &[Definition] = &[
         check: Check::Integer(-1, i64::MAX),
         documentation: "Records with older timestamps go; -1 for no limit.",
     },
-    of_files("segment.bytes", ConfigType::Int, "1073741824", (1, 2_147_483_647)),
+    of_files("segment.bytes", ConfigType::Int, "1073741824", (1_048_576, 2_147_483_647)),
     of_files("segment.index.bytes", ConfigType::Int, "10485760", (4, 2_147_483_647)),
     of_files("segment.jitter.ms", ConfigType::Long, "0", (0, i64::MAX)),
     of_files("segment.ms", ConfigType::Long, "604800000", (1, i64::MAX)),
