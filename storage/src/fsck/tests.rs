@@ -556,6 +556,20 @@ async fn what_is_swept_while_segments_are_read_is_no_finding() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_that_is_overtaken_by_a_trim_begins_anew() {
+    let mut bench = Bench::new().await;
+    let look = bench.look();
+    let mut state = look.state().await.unwrap();
+    bench.add(&[(0, 3)]).await;
+    bench.snapshot().await;
+    bench.add(&[(1, 2)]).await;
+    bench.log.trim(state.applied().next().next()).await.unwrap();
+    look.advance(&mut state).await.unwrap();
+    assert_eq!(state, bench.machine.read(State::clone));
+    assert_eq!(look.state().await.unwrap(), state);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_state_that_contradicts_itself_is_found_out() {
     let mut bench = Bench::new().await;
     let segment = bench.add(&[(0, 3), (1, 2)]).await;
