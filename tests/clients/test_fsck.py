@@ -1,6 +1,7 @@
 """`odradek fsck` and `odradek inspect`: what is lost or damaged behind the brokers' backs is named, with
 the records that it costs; and what brokers do to their store while they run is not taken for damage."""
 
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ PLAIN = ("--inline-bytes", "0", "--merge-interval-ms", "3600000")  # a segment f
 LIVELY = (
     *("--inline-bytes", "4096", "--merge-interval-ms", "50", "--merge-bytes", "65536"),
     *("--sweep-interval-ms", "50", "--sweep-grace-ms", "100", "--sweep-listing-ms", "200"),
+    *("--compaction-interval-ms", "50", "--retention-check-ms", "50", "--retention-at-once"),
+    *("--delete-grace-ms", "300"),
 )
 
 
@@ -44,13 +47,13 @@ def inspect(server, *what):
     return json.loads(done.stdout)
 
 
-def produce(server, topic, count, size=20_000, partition=0):
+def produce(server, topic, count, size=20_000, partition=0, key=None):
     """Records that don't compress, a flush each: with PLAIN as many segments."""
     producer = Producer({"bootstrap.servers": server.bootstrap, "message.timeout.ms": 30_000})
     failed = []
     for number in range(count):
         value = b"%d " % number + os.urandom(size)
-        producer.produce(topic, value, partition=partition, on_delivery=lambda error, _: error and failed.append(error))
+        producer.produce(topic, value, key, partition, on_delivery=lambda error, _: error and failed.append(error))
         assert producer.flush(30) == 0
     assert not failed
 
@@ -206,38 +209,53 @@ def test_a_damaged_log_is_damage_and_a_missing_one_can_not_be_looked_at(stocked)
 def test_what_a_lively_broker_does_is_never_damage(start_broker):
     server = start_broker(*LIVELY)
     admin = AdminClient({"bootstrap.servers": server.bootstrap})
-    for name in ("kept", "passing"):
-        create_topic(admin, name, 2)
-    ends = threading.Event()
+    create_topic(admin, "kept", 2)
+    create_topic(admin, "passing", 2)
+    create_topic(admin, "brief", 2, {"retention.ms": "500"})
+    create_topic(admin, "latest", 2, {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0"})
+    ends, failures = threading.Event(), []
 
     def be_lively():
-        count = 0
-        while not ends.is_set():
-            produce(server, "kept", 3, size=1500, partition=count % 2)
-            produce(server, "passing", 3, size=30_000, partition=count % 2)
-            count += 1
-            gone = TopicPartition("passing", count % 2, OFFSET_END)
-            admin.delete_records([gone])[gone].result(30)
+        try:
+            for count in itertools.count():
+                if ends.is_set():
+                    return
+                live(count)
+        except Exception as failure:
+            failures.append(failure)
+
+    def live(count):
+        partition = count % 2
+        produce(server, "kept", 3, size=1500, partition=partition)
+        produce(server, "brief", 2, size=30_000, partition=partition)
+        produce(server, "latest", 3, size=6000, partition=partition, key=b"%d" % (count % 3))
+        produce(server, "passing", 3, size=30_000, partition=partition)
+        gone = TopicPartition("passing", partition, OFFSET_END)
+        admin.delete_records([gone])[gone].result(30)
+        branch = f"branch-{count}"
+        create_topic(admin, branch, 2, {"odradek.branch.of": "kept"})
+        admin.delete_topics([branch])[branch].result(30)
 
     life = threading.Thread(target=be_lively)
     life.start()
     try:
         deadline = time.monotonic() + 120
-        looks, merged = 0, False
-        while looks < 20 or not merged:
+        looks, seen = 0, set()
+        while looks < 20 or not {"level", "deleted", "gap"} <= seen:
             code, report = fsck(server, *(("--deep",) if looks % 2 else ()))
             assert (code, report["findings"], report["unknown"]) == (0, [], [])
             looks += 1
-            levels = {it["level"] for it in inspect(server, "segments")["levels"]}
-            merged = merged or bool(levels & {1, 2})
-            assert time.monotonic() < deadline, f"nothing was merged: {levels}"
+            seen |= {"level" for it in inspect(server, "segments")["levels"] if it["level"] > 0}
+            seen |= {"deleted" for it in inspect(server, "topics")["deleted"]}
+            seen |= {it["holds"] for it in extents(server, "latest")}
+            assert time.monotonic() < deadline, f"not everything happened: {seen}"
+            assert not failures
     finally:
         ends.set()
         life.join()
     server.stop()
     code, report = fsck(server, "--deep")
     assert (code, report["findings"]) == (0, [])
-    server.kill()
 
 
 def test_inspect_shows_what_there_is(stocked):
