@@ -3,6 +3,7 @@
 use clap::Args;
 use odradek_storage::fsck::{self, Affected, Finding, Options, Report, Tally};
 use odradek_storage::look::SnapshotSeen;
+use odradek_storage::object::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{BAD, CommandError, GOOD, UNKNOWN, give_up, open, say, say_json, text};
@@ -69,7 +70,10 @@ fn document(report: &Report) -> Value {
             "batches": read.batches,
         })
     });
-    let unknown = |object: &odradek_storage::object::ObjectMeta| json!({ "key": object.key.as_str(), "bytes": object.size });
+    let unknown = |object: &ObjectMeta| {
+        let (key, bytes) = (object.key.as_str(), object.size);
+        json!({ "key": key, "bytes": bytes })
+    };
     json!({
         "clean": report.findings.is_empty(),
         "cluster": cluster,

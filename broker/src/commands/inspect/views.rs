@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use odradek_protocol::id::TopicPartition;
+use odradek_storage::fsck::Finding;
 use odradek_storage::inspect::{BatchSeen, BlockSeen, SegmentSeen, Standing};
 use odradek_storage::look::SnapshotSeen;
 use odradek_storage::lsn::Lsn;
@@ -179,7 +180,10 @@ pub(super) fn segments(state: &State, times: &BTreeMap<Lsn, Value>) -> Map<Strin
         *bytes += refs.bytes;
         *references += refs.references;
     }
-    let level = |(level, (objects, bytes, references)): (&u8, &(u64, u64, u64))| json!({ "level": level, "segments": objects, "bytes": bytes, "extents": references });
+    let level = |(level, of): (&u8, &(u64, u64, u64))| {
+        let (objects, bytes, references) = of;
+        json!({ "level": level, "segments": objects, "bytes": bytes, "extents": references })
+    };
     let waiting = |(id, waits): (&SegmentId, &odradek_storage::state::segments::Unreferenced)| {
         json!({
             "segment": id.to_string(),
@@ -219,7 +223,10 @@ pub(super) fn segment(id: SegmentId, seen: &SegmentSeen, names: &Names) -> Map<S
         Standing::Waiting(since) => json!({ "standing": "waiting", "since": since.get() }),
         Standing::Unknown => json!({ "standing": "unknown" }),
     }));
-    let finding = |it: &odradek_storage::fsck::Finding| json!({ "kind": it.damage.kind(), "what": it.damage.to_string() });
+    let finding = |it: &Finding| {
+        let (kind, what) = (it.damage.kind(), it.damage.to_string());
+        json!({ "kind": kind, "what": what })
+    };
     document.extend(fields(json!({
         "is_whole": seen.findings.is_empty(),
         "findings": seen.findings.iter().map(finding).collect::<Vec<_>>(),
