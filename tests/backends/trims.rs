@@ -43,6 +43,9 @@ async fn a_put_that_lands_behind_a_trim_is_not_believed() {
     let proxy = FaultProxy::start(server.address(), 1);
     let slow = log_at(proxy.address(), "trims").await;
     assert_eq!(slow.tail().await.unwrap(), Lsn::new(4));
+    // This one has read the floor, and sleeps from now on.
+    let asleep = quick.apart("log");
+    assert_eq!(asleep.tail().await.unwrap(), Lsn::new(4));
     let late = Faults {
         late: Chance::once("PutItem"),
         late_max: Duration::from_secs(2),
@@ -58,8 +61,12 @@ async fn a_put_that_lands_behind_a_trim_is_not_believed() {
     while proxy.counts()["PutItem"].delivered < 1 {
         sleep(Duration::from_millis(20)).await;
     }
-    // Now it stands in the table, in a slot that nobody reads any more; sent again it is found
-    // there.
+    // Now it stands in the table, in a slot that nobody reads any more, also who slept.
+    for freshness in [Freshness::Recent, Freshness::Latest] {
+        let read = asleep.read(Lsn::new(4), 9.try_into().unwrap(), freshness).await.unwrap();
+        assert_eq!(read, LogRead::Trimmed(Lsn::new(8)), "{freshness:?}");
+    }
+    // Sent again it is found there.
     assert_eq!(slow.append(Lsn::new(4), mine.clone()).await.unwrap(), Append::Trimmed);
     let apart = quick.apart("log");
     assert_eq!(apart.append(Lsn::new(4), mine).await.unwrap(), Append::Trimmed);

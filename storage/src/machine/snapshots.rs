@@ -86,7 +86,10 @@ impl Snapshots {
             return Err(format!("{key} could not be read back"));
         }
         tracing::info!(%lsn, bytes = length, "snapshot written");
-        self.clear_behind(ports, log, old).await?;
+        if let Err(error) = self.clear_behind(ports, log, old).await {
+            // The next snapshot takes it along.
+            tracing::warn!(%lsn, error, "what lies behind snapshots could not be cleared");
+        }
         Ok(Saved::Written)
     }
 
