@@ -2,7 +2,8 @@
 //!
 //! `ODRADEK_SEED=17 cargo test -p odradek-tests --test simulation` runs one seed with its trace
 //! printed; `ODRADEK_SEEDS=1000` runs so many random ones. A seed that found something stands in
-//! [`seeds::KEPT`], with what it found.
+//! [`seeds::KEPT`], with what it found. What is small enough to be tried in every order is in
+//! [`protocol`].
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,6 +14,7 @@ mod group_rules;
 mod groups;
 mod late_messages;
 mod offices;
+mod protocol;
 mod seeds;
 mod transactions;
 mod trims;
