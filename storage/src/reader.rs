@@ -15,7 +15,7 @@ use odradek_protocol::id::{Offset, TopicPartition};
 use crate::machine::Machine;
 use crate::object::ObjectStore;
 use crate::state::State;
-use crate::state::partition::{AbortedTransaction, Extent, Partition};
+use crate::state::partition::{AbortedTransaction, Content, Extent, Partition};
 
 mod batches;
 mod blocks;
@@ -264,7 +264,10 @@ fn find(
         if here == 0 || *left == 0 || target.offset >= limit {
             break;
         }
-        let bytes = extent_bytes(extent);
+        // Of what was merged nothing may be left from the offset on: then the next one is needed.
+        let may_be_empty =
+            extent.base < target.offset && matches!(extent.content, Content::Merged(_));
+        let bytes = if may_be_empty { 0 } else { extent_bytes(extent) };
         extents.push(Located::of(state, target.partition, partition, extent));
         here = here.saturating_sub(bytes);
         *left = left.saturating_sub(bytes);

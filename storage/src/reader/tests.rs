@@ -7,7 +7,9 @@ use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 use odradek_protocol::record::RecordBatch;
 use uuid::Uuid;
 
-use super::{FetchError, FetchTarget, Fetched, Isolation, Reader, ReaderConfig, TimestampOffset};
+use super::{
+    FetchError, FetchTarget, Fetched, Isolation, Reader, ReaderConfig, TimestampOffset, Watermarks,
+};
 use crate::clock::ManualClock;
 use crate::command::{
     BatchProducer, BatchSummary, BrokerAddress, Command, Incarnation, Outcome, RunOutcome,
@@ -23,6 +25,7 @@ use crate::segment::SegmentId;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::state::tests::chain::create_topic;
 
+mod life;
 mod transactions;
 
 const ORDERS: TopicPartition = TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 };

@@ -3,7 +3,8 @@
 //! The state knows the largest timestamp of each extent, the batch header that of each batch; only
 //! the one batch that decides is opened. A batch that can't be opened (its producer compressed
 //! nonsense) is answered by its first offset, which is never too late. Of the first extent, and of
-//! the first batch in it, a part may be gone: what is gone is never an answer.
+//! the first batch in it, a part may be gone, and of others what a branch does not share: what is
+//! not there is never an answer.
 
 use std::ops::Range;
 
@@ -43,6 +44,12 @@ fn with_records<'a>(
     visible.filter(|extent| extent.location().is_some())
 }
 
+/// Whether all may be seen that the largest timestamp of an extent was taken of.
+fn is_whole(partition: &Partition, visible: &Range<Offset>, extent: &Extent) -> bool {
+    let is_seen = extent.base >= visible.start && extent.end() <= visible.end;
+    is_seen && !partition.is_cut_at(extent.end())
+}
+
 impl Reader {
     /// The first record that is not older than `timestamp_ms`; `None` if all that may be seen are.
     pub async fn offset_for_timestamp(
@@ -52,11 +59,16 @@ impl Reader {
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
         let late_enough = |it: &Partition, visible: Range<Offset>, locate: &Locate<'_>| {
-            let extents = with_records(it, &visible);
-            let extents = extents.filter(|extent| extent.max_timestamp >= timestamp_ms);
-            // Of the first extent the part that is late enough may be gone, and of the last it may
-            // not be stable.
-            let extents = extents.take(2).map(|it| locate(it)).collect();
+            let mut extents = Vec::new();
+            for extent in with_records(it, &visible) {
+                if extent.max_timestamp >= timestamp_ms {
+                    extents.push(locate(extent));
+                    // Of others the part that is late enough may be the one that is missing.
+                    if is_whole(it, &visible, extent) {
+                        break;
+                    }
+                }
+            }
             Candidates { visible, extents }
         };
         let Candidates { visible, extents } = self.look(partition, isolation, late_enough)?;
@@ -75,13 +87,12 @@ impl Reader {
         partition: TopicPartition,
         isolation: Isolation,
     ) -> Result<Option<TimestampOffset>, FetchError> {
-        // The first and the last may be cut: what to is known when they were read.
+        // Some are cut, the first and the last perhaps: what to is known when they were read.
         let latest = |it: &Partition, visible: Range<Offset>, locate: &Locate<'_>| {
-            let is_whole = |it: &Extent| it.base >= visible.start && it.end() <= visible.end;
             let (mut whole, mut cut) = (None::<Extent>, Vec::new());
             for extent in with_records(it, &visible) {
                 let is_later = whole.is_none_or(|best| extent.max_timestamp > best.max_timestamp);
-                match is_whole(extent) {
+                match is_whole(it, &visible, extent) {
                     true if is_later => whole = Some(*extent),
                     true => {}
                     false => cut.push(locate(extent)),

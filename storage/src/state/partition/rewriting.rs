@@ -36,6 +36,12 @@ impl Partition {
         TopicPartition { topic, partition: own.partition }
     }
 
+    /// Whether this is a branch that left another topic here: of the extent that ends here, what it
+    /// says may be true of more than is shared.
+    pub fn is_cut_at(&self, end: Offset) -> bool {
+        self.origins.iter().any(|(until, _)| *until == end)
+    }
+
     /// Hash over the extents that lie from `from` to `to`; `None` if none begins or ends there.
     pub fn hash_between(&self, from: Offset, to: Offset) -> Option<u64> {
         Some(hash_of(self.extents.range(self.tiles(from, to)?)))
