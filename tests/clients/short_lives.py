@@ -17,9 +17,11 @@ from confluent_kafka.admin import (
 from transaction_broker import start_for_transactions
 
 # How often Odradek looks for records that are due, for objects that nothing refers to and for what is to be
-# merged or compacted; how long such objects are spared, and how long topics that were deleted.
+# merged or compacted; that it does not care how much of a topic is due; how long objects are spared that nothing
+# refers to, and how long topics that were deleted.
 FLAGS = {
     "--retention-check-ms": 500,
+    "--retention-at-once": "true",
     "--compaction-interval-ms": 500,
     "--merge-interval-ms": 500,
     "--sweep-interval-ms": 500,
@@ -39,11 +41,14 @@ log.cleaner.backoff.ms=100
 TIMEOUT = 60  # seconds; a bound for what hangs, not an expectation
 
 
-def start(start_broker, **flags):
-    """`flags` are names of flags, with `_` for `-`, that are to be different."""
-    changed = {**FLAGS, **{f"--{name.replace('_', '-')}": value for name, value in flags.items()}}
-    given = [each for flag, value in changed.items() for each in (flag, str(value))]
-    return start_for_transactions(start_broker, *given, properties=PROPERTIES)
+def flags(**changes):
+    """`changes` are names of flags, with `_` for `-`, that are to have another value."""
+    changed = {**FLAGS, **{f"--{name.replace('_', '-')}": value for name, value in changes.items()}}
+    return [each for flag, value in changed.items() for each in (flag, str(value))]
+
+
+def start(start_broker, **changes):
+    return start_for_transactions(start_broker, *flags(**changes), properties=PROPERTIES)
 
 
 def ago(milliseconds):

@@ -337,6 +337,31 @@ def test_records_of_an_open_transaction_do_not_expire(new_topic, v2, log, a_whil
     assert log.values(topic) == ["young"]
 
 
+# Clocks that are wrong -------------------------------------------------------------------------------------
+
+
+@only_odradek
+def test_a_topic_does_not_go_all_at_once_unless_it_is_told_to(start_broker):
+    """Whoever wants a topic emptied says so with a short retention. If it is only the clock that says so, the
+    topic loses a small part, and there is time to look at the clock."""
+    broker = short_lives.start(start_broker, retention_at_once="false")
+    log = Log(broker.bootstrap)
+    for topic in ("kept", "emptied"):
+        create_topic(log.admin, topic)
+        log.send(topic, numbered(100), timestamp=ago(30 * DAY))
+    log.configure("emptied", retention_ms=1000)
+    eventually(lambda: log.span("emptied"), (100, 100))
+    until(lambda: "kept" in broker.log.read_text(), broker.log_tail)
+    assert log.values("kept") == numbered(100)
+    broker.stop()
+
+    broker.flags = short_lives.flags()
+    broker.start()
+    log = Log(broker.bootstrap)
+    eventually(lambda: log.span("kept"), (100, 100))
+    broker.stop()
+
+
 # Space -----------------------------------------------------------------------------------------------------
 
 RECORDS, SIZE = 400, 50_000  # of a topic that goes
