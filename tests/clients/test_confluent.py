@@ -225,7 +225,7 @@ def test_only_lists_can_be_extended(admin, topic, operation):
 
 @pytest.mark.skipif(AGAINST_KAFKA, reason="Kafka honours them")
 @pytest.mark.parametrize(
-    ("setting", "value"), [("retention.ms", "1000"), ("cleanup.policy", "compact"), ("remote.storage.enable", "true")]
+    ("setting", "value"), [("local.retention.ms", "1000"), ("remote.storage.enable", "true")]
 )
 def test_what_can_not_be_honoured_yet_is_refused(admin, topic, new_name, setting, value):
     name = new_name()
