@@ -1,10 +1,10 @@
 //! How old entries of the log are at least.
 //!
 //! SUBTLE: age is how long ago *this process* had applied an entry, by the clock that counts sleep.
-//! Log time would be no measure: it follows the clocks of whoever appends, so that a wrong one makes
-//! a day of it within 144 entries; and an object's time is somebody's clock as well. What this
-//! process has applied is at least as old as that, so whatever is wrong with a clock, the error is
-//! on the side of keeping. The price: for a process that was just started nothing is old.
+//! Log time would be no measure: it follows the clocks of whoever appends, so that a wrong one
+//! makes a day of it within 144 entries; and an object's time is somebody's clock as well. What
+//! this process has applied is at least as old as that, so whatever is wrong with a clock, the
+//! error is on the side of keeping. The price: for a process that was just started nothing is old.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -255,8 +255,8 @@ impl Kept {
             topic,
             bytes = held.bytes,
             hourly = hourly_bytes(self.total, retention_ms),
-            "much of a topic has become too old at once: is a clock wrong? it goes by a tenth an hour, \
-             unless what is due is to expire at once"
+            "much of a topic has become too old at once: is a clock wrong? it goes by a tenth an \
+             hour, unless what is due is to expire at once"
         );
     }
 }

@@ -186,8 +186,8 @@ impl MetadataLog for DynamoDbLog {
             }
         };
         inner.found(window, &found);
-        // A slot that is empty may have been emptied by a trim since, and what stands in it may be a
-        // put that landed after that. What lies above the floor was never deleted.
+        // A slot that is empty may have been emptied by a trim since, and what stands in it may be
+        // a put that landed after that. What lies above the floor was never deleted.
         let is_tail = found.is_empty() && freshness == Freshness::Latest;
         let floor = if is_tail { inner.read_floor().await } else { inner.floor_trusted().await };
         if from < floor? {

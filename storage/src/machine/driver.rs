@@ -1,8 +1,8 @@
 //! The task that owns the state and the position in the log.
 //!
 //! It takes turns: gather what is asked for, append it ([`appending`]), look for what others wrote
-//! and apply it, tend the membership ([`membership`]) and the snapshots ([`saving`]). At most one append is in flight; while it
-//! flies, the next group of proposals gathers in the queue.
+//! and apply it, tend the membership ([`membership`]) and the snapshots ([`saving`]). At most one
+//! append is in flight; while it flies, the next group of proposals gathers in the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;

@@ -101,7 +101,7 @@ impl Snapshots {
         let twins = listed.windows(2).find(|pair| pair[0].0 == pair[1].0);
         if let Some([(lsn, one), (_, other)]) = twins {
             // The state is a function of the log: one of them was computed wrongly (C6).
-            tracing::error!(%lsn, %one, %other, "two snapshots of one entry differ: nothing is trimmed");
+            tracing::error!(%lsn, %one, %other, "two snapshots of an entry differ: not trimmed");
             return Ok(());
         }
         let mut good = Vec::new();
