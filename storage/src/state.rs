@@ -135,6 +135,7 @@ impl State {
         self.log_time_ms = time_ms.clamp(self.log_time_ms, latest);
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn apply_proposal(&mut self, proposal: &Proposal, applied: &mut Applied) -> Outcome {
         let id = proposal.id;
         let touched = &mut applied.touched;

@@ -224,9 +224,7 @@ def test_only_lists_can_be_extended(admin, topic, operation):
 
 
 @pytest.mark.skipif(AGAINST_KAFKA, reason="Kafka honours them")
-@pytest.mark.parametrize(
-    ("setting", "value"), [("local.retention.ms", "1000"), ("remote.storage.enable", "true")]
-)
+@pytest.mark.parametrize(("setting", "value"), [("preallocate", "true"), ("remote.storage.enable", "true")])
 def test_what_can_not_be_honoured_yet_is_refused(admin, topic, new_name, setting, value):
     name = new_name()
     assert code_of(lambda: create_topic(admin, name, config={setting: value})) == KafkaError.INVALID_CONFIG

@@ -194,6 +194,7 @@ impl TryFrom<wire::Endpoint> for Endpoint {
 }
 
 impl From<&Command> for wire::Command {
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn from(command: &Command) -> Self {
         match command {
             Command::Genesis { cluster_id, log_id, level } => Self::Genesis(wire::Genesis {
@@ -363,6 +364,7 @@ pub(crate) fn proposal(proposal: wire::Proposal) -> Result<Proposal, CodecError>
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 fn command(command: wire::Command) -> Result<Command, CodecError> {
     Ok(match command {
         wire::Command::Genesis(genesis) => Command::Genesis {

@@ -227,7 +227,9 @@ impl Names {
         match verb {
             "show-partition" => {
                 let at = partition(state, words.text("of")?);
-                state.partition(at).map(|it| show_partition(&mut text, at, it));
+                if let Some(it) = state.partition(at) {
+                    show_partition(&mut text, at, it);
+                }
             }
             "show-producers" => show_producers(&mut text, state, words.text("of")?),
             "show-topics" => {

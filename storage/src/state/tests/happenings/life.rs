@@ -17,6 +17,7 @@ use crate::state::transactions::Transactional;
 
 impl Happened {
     /// One proposal stands in an entry alone, so that it was `before` and is `after`.
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     fn lived(&mut self, before: &State, proposal: &Proposal, outcome: &Outcome, after: &State) {
         match (&proposal.command, outcome) {
             (_, Outcome::Rejected(Rejection::BrokerFenced(_)) | Outcome::Repeated) => {}
