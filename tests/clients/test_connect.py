@@ -3,6 +3,7 @@ that find everything again there when they are started, however often those were
 and sinks, exactly once too; and the mirror that copies topics from one cluster to another."""
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import ConfigResource, ResourceType
 
 import short_lives
@@ -256,7 +257,9 @@ def test_sinks_are_groups_like_any_other(worker, files, tool):
     until(lambda: lag() == [("100", "0")], lag, PATIENCE)
 
 
-def test_topics_are_mirrored_with_their_configs_and_the_places_of_groups(worker, new_topic, log, tool, bootstrap):
+def test_topics_are_mirrored_with_their_configs_and_the_places_of_groups(
+    worker, new_topic, log, tool, bootstrap, policy
+):
     """Within one cluster: what is called x becomes other.x."""
     topic = new_topic(2, retention_ms=123456789, cleanup_policy="compact")
     for partition in range(2):
@@ -296,7 +299,17 @@ def test_topics_are_mirrored_with_their_configs_and_the_places_of_groups(worker,
     until(lambda: log.end(mirrored) == 51, "the record", PATIENCE)
 
     worker.connect("checkpoints", CHECKPOINTS, **common, groups=group, sync_group_offsets_enabled="true")
-    until(lambda: "other.checkpoints.internal" in log.admin.list_topics(timeout=30).topics, "checkpoints", PATIENCE)
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+
+    def place():
+        (committed,) = consumer.committed([TopicPartition(mirrored, 0)], 30)
+        return committed.offset
+
+    # Where it is sure that all before was read; which may be before where the group was.
+    until(lambda: 0 < place() <= 20, place, PATIENCE)
+    consumer.close()
+    for internal in ("other.checkpoints.internal", "mm2-offset-syncs.this.internal"):
+        assert policy(internal) == "compact"
     worker.connect("heartbeats", HEARTBEATS, **common)
     until(lambda: "heartbeats" in log.admin.list_topics(timeout=30).topics, "heartbeats", PATIENCE)
     until(lambda: log.end("heartbeats") > 2, "heartbeats", PATIENCE)
