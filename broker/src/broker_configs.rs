@@ -120,7 +120,7 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         name: "log.retention.ms",
         kind: ConfigType::Long,
         default: "604800000",
-        check: Check::Integer(-1, i64::MAX),
+        check: Check::Limit,
         documentation: "For topics without retention.ms. Only for all brokers.",
     },
     Definition {

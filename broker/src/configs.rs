@@ -67,6 +67,8 @@ impl Source {
 pub(crate) enum Check {
     /// A whole number in this range.
     Integer(i64, i64),
+    /// -1 for no limit, or a positive number.
+    Limit,
     /// true or false.
     Boolean,
     /// One of these words.
@@ -115,6 +117,10 @@ impl Definition {
             Check::Integer(least, most) => match value.parse::<i64>() {
                 Ok(number) if (least..=most).contains(&number) => Ok(number.to_string()),
                 _ => refuse(format!("takes a whole number from {least} to {most}")),
+            },
+            Check::Limit => match value.parse::<i64>() {
+                Ok(number) if number == -1 || number > 0 => Ok(number.to_string()),
+                _ => refuse("takes -1 for no limit, or a positive number".to_owned()),
             },
             Check::Boolean if value == "true" || value == "false" => Ok(value.to_owned()),
             Check::Boolean => refuse("takes true or false".to_owned()),

@@ -45,6 +45,7 @@ pub(crate) fn inherited_from(name: &str) -> Option<&'static str> {
         "min.compaction.lag.ms" => Some("log.cleaner.min.compaction.lag.ms"),
         "retention.bytes" => Some("log.retention.bytes"),
         "retention.ms" => Some("log.retention.ms"),
+        "segment.bytes" => Some("log.segment.bytes"),
         _ => None,
     }
 }
