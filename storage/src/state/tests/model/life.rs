@@ -258,6 +258,7 @@ impl Model {
             let partition = find(&mut self.topics, at)?;
             let cleaned = cleaned.0.min(self.transactions.stable(partition));
             partition.cleaned = partition.cleaned.max(cleaned);
+            self.transactions.forget_aborted(partition);
         }
         Ok(())
     }

@@ -263,18 +263,32 @@ impl ModelTransactions {
     }
 
     /// The fates of all the transactions with records in a partition that were aborted: producer,
-    /// first record, marker. Of what compaction is done with nothing is left, and nobody is told.
+    /// first record, marker.
     fn aborted(&self, partition: &ModelPartition) -> Vec<(ProducerId, i64, i64)> {
         let fate = |(number, (producer, commits)): (&u64, &(ProducerId, bool))| {
             let mut batches =
                 partition.history.iter().filter(|batch| batch.transaction == Some(*number));
             let first = batches.next().filter(|_| !commits)?;
-            let last = batches.next_back()?.base;
-            (last >= partition.cleaned).then_some((*producer, first.base, last))
+            Some((*producer, first.base, batches.next_back()?.base))
         };
         let mut aborted: Vec<_> = self.ended.iter().filter_map(fate).collect();
         aborted.sort_by_key(|(_, _, last)| *last);
         aborted
+    }
+
+    /// Below what compaction has finished nothing is left of aborted transactions: whatever stands
+    /// there instead is part of none.
+    pub(super) fn forget_aborted(&self, partition: &mut ModelPartition) {
+        for (producer, first, last) in self.aborted(partition) {
+            let gone = |batch: &&mut ModelBatch| {
+                let number = batch.transaction.and_then(|number| self.ended.get(&number));
+                let is_its = number.is_some_and(|(id, commits)| *id == producer && !commits);
+                is_its && (first..=last).contains(&batch.base)
+            };
+            if last < partition.cleaned {
+                partition.history.iter_mut().filter(gone).for_each(|it| it.transaction = None);
+            }
+        }
     }
 
     /// Whether a consumer is told of exactly the aborted transactions that reach into what it
@@ -308,13 +322,6 @@ impl ModelTransactions {
         let readable = expected.history.iter();
         // Only below the log start offset may a transaction begin in what is read.
         let readable = readable.filter(|it| from < stable && it.end() > from && it.base < stable);
-        // Compaction leaves nothing of what was aborted.
-        let is_left = |it: &&ModelBatch| {
-            let is_aborted = it.transaction.is_some() && !self.is_committed(it);
-            let end = expected.history.iter().rfind(|other| other.transaction == it.transaction);
-            !is_aborted || end.is_none_or(|end| end.base >= expected.cleaned)
-        };
-        let readable = readable.filter(is_left);
         let mut ahead: Vec<AbortedTransaction> =
             found.aborted_between(Offset(from), Offset(stable)).copied().collect();
         ahead.sort_by_key(|it| std::cmp::Reverse(it.first));
