@@ -131,10 +131,10 @@ def make_with_kafka_python(bootstrap, name, parent):
 
 @pytest.mark.parametrize("make", [make_with_confluent, make_with_kafka_python], ids=lambda it: it.__name__)
 def test_a_branch_has_what_its_parent_had_and_goes_its_own_way(make, new_topic, new_name, log, bootstrap):
-    parent, branch = new_topic(3), new_name()
+    parent, branch, began = new_topic(3), new_name(), ago(HOUR)
     producer = Producer({"bootstrap.servers": bootstrap})
     for n in range(30):
-        producer.produce(parent, f"v{n}", f"k{n}", n % 2, timestamp=1_700_000_000_000 + n, headers={"n": str(n)})
+        producer.produce(parent, f"v{n}", f"k{n}", n % 2, timestamp=began + n, headers={"n": str(n)})
     assert producer.flush(60) == 0
     before = [log.whole(parent, n) for n in range(3)]
     assert [len(each) for each in before] == [15, 15, 0]
@@ -205,12 +205,12 @@ def test_a_topic_that_is_no_branch_does_not_say_that_it_is(parent, log, admin):
 
 
 def test_records_are_found_by_time_in_a_branch_as_in_its_parent(new_topic, log):
-    parent = new_topic()
+    parent, began = new_topic(), ago(10 * HOUR)
     for n in range(5):
-        log.put(parent, [f"at {n}"], timestamp=1_700_000_000_000 + n * HOUR)
+        log.put(parent, [f"at {n}"], timestamp=began + n * HOUR)
     branch = log.branch(parent, at=3)
     for n, offset in ((0, 0), (1, 1), (2, 2), (3, -1), (4, -1)):
-        spec = OffsetSpec.for_timestamp(1_700_000_000_000 + n * HOUR)
+        spec = OffsetSpec.for_timestamp(began + n * HOUR)
         assert log.offset(branch, 0, spec) == offset
     assert log.offset(branch, 0, OffsetSpec.max_timestamp()) == 2
     assert log.offset(parent, 0, OffsetSpec.max_timestamp()) == 4
@@ -291,7 +291,7 @@ def test_a_batch_is_never_torn(new_topic, log):
 
 
 def test_a_branch_ends_at_a_time(new_topic, log):
-    parent = new_topic(2)
+    parent = new_topic(2, retention_ms=-1)
     noon = datetime(2024, 2, 29, 12, tzinfo=UTC)
     for n in range(4):
         log.put(parent, [f"at {n}"], timestamp=int((noon + timedelta(hours=n)).timestamp() * 1000))
@@ -309,7 +309,7 @@ def test_a_branch_ends_at_a_time(new_topic, log):
         (noon + timedelta(hours=2, milliseconds=1)).isoformat(timespec="milliseconds"): (3, 1),
         at(20): (4, 1),
     }.items():
-        branch = log.branch(parent, at=when)
+        branch = log.branch(parent, at=when, retention_ms=-1)
         assert (log.end(branch), log.end(branch, 1)) == ends, when
         assert log.values(branch) == [f"at {n}" for n in range(ends[0])]
 

@@ -298,7 +298,8 @@ def test_topics_are_mirrored_with_their_configs_and_the_places_of_groups(
     log.send(topic, ["more"], keys=["more"])
     until(lambda: log.end(mirrored) == 51, "the record", PATIENCE)
 
-    worker.connect("checkpoints", CHECKPOINTS, **common, groups=group, sync_group_offsets_enabled="true")
+    common |= {"sync.group.offsets.enabled": "true", "sync.group.offsets.interval.seconds": 1}
+    worker.connect("checkpoints", CHECKPOINTS, **common, groups=group)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
 
     def place():
