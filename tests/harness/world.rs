@@ -108,6 +108,7 @@ fn hasty_life() -> LifeConfig {
             unit_bytes: 4000,
             unit_segments_max: NonZeroUsize::new(10).unwrap(),
             inline_bytes_max: 1000,
+            garbage_bytes_min: 2000,
             zstd_level: None,
             ..MergerConfig::default()
         },

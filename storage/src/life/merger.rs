@@ -8,7 +8,8 @@
 //! take the same one, what comes second is turned away by `apply`, and its output is swept.
 //!
 //! Also what the state holds itself, because it was too small for an object, is moved into objects
-//! here.
+//! here; and what is left of a segment when most of it has expired, so that the rest of it can go:
+//! for each byte that is rewritten then, more than one is given back.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -43,6 +44,9 @@ pub struct MergerConfig {
     pub unit_segments_max: NonZeroUsize,
     /// When the state holds this many bytes itself, they are merged, however small the unit.
     pub inline_bytes_max: u64,
+    /// What is left of a segment is moved when this much of it is not needed any more, and more
+    /// than is. Large against the footer of a segment.
+    pub garbage_bytes_min: u64,
     /// How many segments are read at once.
     pub gets_inflight_max: NonZeroUsize,
     /// Bytes that are rewritten in a second, on the average.
@@ -58,6 +62,7 @@ impl Default for MergerConfig {
             unit_bytes: 64 * 1024 * 1024,
             unit_segments_max: NonZeroUsize::new(1000).expect("not zero"),
             inline_bytes_max: 4 * 1024 * 1024,
+            garbage_bytes_min: 64 * 1024,
             gets_inflight_max: NonZeroUsize::new(8).expect("not zero"),
             bytes_per_second: 64 * 1024 * 1024,
             zstd_level: Some(1),

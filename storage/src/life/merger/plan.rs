@@ -9,8 +9,9 @@ use super::MergerConfig;
 use crate::reader::Located;
 use crate::segment::SegmentId;
 use crate::state::State;
-use crate::state::partition::{Extent, Partition};
+use crate::state::partition::{Extent, Location, Partition};
 use crate::state::segments::LEVEL_LAST;
+use crate::state::topics::Topic;
 
 /// Segments that are merged into one.
 pub(super) struct Unit {
@@ -67,40 +68,79 @@ pub(super) fn next(
     is_readable: impl Fn(&SegmentId) -> bool,
 ) -> Option<Unit> {
     let referenced = state.segments().referenced();
-    if !referenced.values().any(|refs| refs.level < LEVEL_LAST) {
-        return None;
-    }
     let live = live(state);
-    (0..LEVEL_LAST).find_map(|level| {
+    let is_ours = |id: &SegmentId| state.coordinator_of(&id.to_string()) == Some(node);
+    let merging = (0..LEVEL_LAST).find_map(|level| {
         let may_be_merged = |id: &SegmentId, bytes: u64, at: u8| {
             at == level
                 && (level == 0 || bytes < config.unit_bytes / 2)
-                && live.contains(id)
+                && live.contains_key(id)
                 && is_readable(id)
         };
         let candidates = referenced.iter().filter(|(id, it)| may_be_merged(id, it.bytes, it.level));
         let candidates = candidates.map(|(id, it)| (*id, it.bytes, it.inline.is_some()));
         let is_urgent = level == 0 && state.segments().inline_bytes() >= config.inline_bytes_max;
         let units = units(candidates, config, is_urgent);
-        let ours = |unit: &Vec<SegmentId>| {
-            unit.first().is_some_and(|it| state.coordinator_of(&it.to_string()) == Some(node))
-        };
+        let ours = |unit: &Vec<SegmentId>| unit.first().is_some_and(is_ours);
         units.into_iter().find(ours).map(|unit| gather(state, level + 1, &unit))
+    });
+    merging.or_else(|| {
+        let sparse = referenced.iter().filter(|(id, refs)| {
+            let is_sparse = live.get(id).is_some_and(|live| {
+                refs.bytes / 2 > *live && refs.bytes - *live >= config.garbage_bytes_min
+            });
+            is_sparse && refs.inline.is_none() && is_ours(id) && is_readable(id)
+        });
+        let sparse = sparse.map(|(id, refs)| (*id, refs.bytes));
+        let unit = first_unit(sparse, config);
+        (!unit.is_empty()).then(|| gather(state, LEVEL_LAST, &unit))
     })
 }
 
-/// Segments that something refers to in a topic that lives.
-fn live(state: &State) -> BTreeSet<SegmentId> {
-    let partitions = state.topics().flat_map(|topic| &topic.partitions);
-    let mut live = BTreeSet::new();
-    let mut last = None;
-    for segment in partitions.flat_map(Partition::extents).filter_map(Extent::segment) {
-        if last != Some(segment) {
-            live.insert(segment);
-            last = Some(segment);
-        }
+/// Segments that something refers to in a topic that lives, with the bytes in them that any topic
+/// refers to.
+fn live(state: &State) -> BTreeMap<SegmentId, u64> {
+    let mut live = BTreeMap::new();
+    for topic in state.topics() {
+        for_each_block(topic, |location| {
+            *live.entry(location.segment).or_default() += u64::from(location.stored_bytes);
+        });
+    }
+    for deleted in state.deleted_topics().values() {
+        for_each_block(&deleted.topic, |location| {
+            if let Some(bytes) = live.get_mut(&location.segment) {
+                *bytes += u64::from(location.stored_bytes);
+            }
+        });
     }
     live
+}
+
+/// Calls for each block of a topic, once for those that are neighbours in it.
+fn for_each_block(topic: &Topic, mut call: impl FnMut(&Location)) {
+    for partition in &topic.partitions {
+        let mut last = None;
+        for location in partition.extents().filter_map(Extent::location) {
+            if last != Some((location.segment, location.position)) {
+                call(location);
+                last = Some((location.segment, location.position));
+            }
+        }
+    }
+}
+
+/// The first of these segments, as many as make a unit.
+fn first_unit(
+    segments: impl Iterator<Item = (SegmentId, u64)>,
+    config: &MergerConfig,
+) -> Vec<SegmentId> {
+    let mut bytes = 0;
+    let fits = |(_, length): &(SegmentId, u64)| {
+        let is_room = bytes < config.unit_bytes;
+        bytes += length;
+        is_room
+    };
+    segments.take_while(fits).map(|(id, _)| id).collect()
 }
 
 /// Cuts segments, which come in order, into units: those that are full; with `is_urgent` also what
