@@ -105,9 +105,9 @@ async fn a_config_set_on_one_broker_holds_on_the_other() {
 async fn what_can_not_be_honoured_is_refused_with_a_sentence() {
     let (_cluster, mut first, _) = two_brokers().await;
     first.create_topic("t", 1).await;
-    let refused = first.call(1, &alter("t", 2, "retention.ms", "1000")).await;
+    let refused = first.call(1, &alter("t", 2, "local.retention.ms", "1000")).await;
     assert_eq!(refused.responses[0].error_code, 40);
-    assert!(refused.responses[0].error_message.as_ref().unwrap().contains("retention"));
+    assert!(refused.responses[0].error_message.as_ref().unwrap().contains("object store"));
     let new = |name: &str, partitions: i32, replicas: i16, config: Option<(&str, &str)>| {
         let config = config.map(|(name, value)| {
             CreatableTopicConfig::default()
