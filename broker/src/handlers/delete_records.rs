@@ -57,10 +57,14 @@ async fn delete(
     patience: Duration,
 ) -> DeleteRecordsTopicResult {
     let DeleteRecordsTopic { name, partitions, .. } = asked;
-    let topic = context.machine().read(|state| state.topic_by_name(&name).map(|topic| topic.id));
+    let topic = context.machine().read(|state| {
+        state.topic_by_name(&name).map(|topic| (topic.id, state.is_only_compacted(topic)))
+    });
     let partitions = partitions.iter().map(async |asked| {
         let deleted = match topic {
-            Some(topic) => timeout(patience, delete_before(context, topic, asked))
+            // The latest record of every key is to stay.
+            Some((_, true)) => Err(ResponseError::PolicyViolation),
+            Some((topic, false)) => timeout(patience, delete_before(context, topic, asked))
                 .await
                 .unwrap_or(Err(ResponseError::RequestTimedOut)),
             None if is_known => Err(ResponseError::UnknownTopicOrPartition),

@@ -26,8 +26,7 @@ impl State {
             let own = topic.configs.get(name);
             own.or_else(|| self.configs.cluster.get(cluster)).map(String::as_str)
         };
-        let policy = config("cleanup.policy", "log.cleanup.policy").unwrap_or("delete");
-        if !policy.split(',').any(|it| it.trim() == "delete") {
+        if !self.has_policy(topic, "delete") {
             return Retention::default();
         }
         let ms = config("retention.ms", "log.retention.ms").and_then(|it| it.parse().ok());
@@ -37,9 +36,19 @@ impl State {
 
     /// Whether a topic is compacted by key.
     pub fn is_compacted(&self, topic: &Topic) -> bool {
+        self.has_policy(topic, "compact")
+    }
+
+    /// Whether records of a topic go only when there is a later one with the same key.
+    pub fn is_only_compacted(&self, topic: &Topic) -> bool {
+        self.is_compacted(topic) && !self.has_policy(topic, "delete")
+    }
+
+    fn has_policy(&self, topic: &Topic, policy: &str) -> bool {
         let own = topic.configs.get("cleanup.policy");
-        let policy = own.or_else(|| self.configs.cluster.get("log.cleanup.policy"));
-        policy.is_some_and(|policy| policy.split(',').any(|it| it.trim() == "compact"))
+        let set = own.or_else(|| self.configs.cluster.get("log.cleanup.policy"));
+        let set = set.map_or("delete", String::as_str);
+        set.split(',').any(|it| it.trim() == policy)
     }
 
     /// The broker that looks after what is due: expiring, purging, sweeping. `None` if there are no
