@@ -14,6 +14,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from tools import Tool
 from transaction_broker import start_for_transactions
 
 # How often Odradek looks for records that are due, for objects that nothing refers to and for what is to be
@@ -168,6 +169,12 @@ class Log:
 @pytest.fixture
 def log(bootstrap):
     return Log(bootstrap)
+
+
+@pytest.fixture
+def tool(tool_host, bootstrap):
+    """The one that all suites share knows the broker of the suite that asked for it first."""
+    return Tool(tool_host, bootstrap)
 
 
 def stored(broker):

@@ -29,7 +29,7 @@ import short_lives
 import transaction_wire as ask
 from cloud import until
 from conftest import AGAINST_KAFKA, create_topic, names
-from short_lives import Log, ago, numbered, stored
+from short_lives import Log, ago, numbered, stored, tool  # noqa: F401: a fixture
 from tools import TOPICS, eventually
 from transactors import connection, new_topic, other, transactor, v2  # noqa: F401: fixtures
 

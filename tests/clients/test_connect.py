@@ -10,7 +10,7 @@ import short_lives
 from cloud import until
 from conftest import create_topic
 from ecosystem import PATIENCE, Worker
-from short_lives import log, numbered  # noqa: F401: fixtures
+from short_lives import log, numbered, tool  # noqa: F401: fixtures
 from tools import CONSUMER_GROUPS, GROUPS, rows
 
 SOURCE = "org.apache.kafka.connect.file.FileStreamSourceConnector"

@@ -12,7 +12,7 @@ import short_lives
 import transaction_wire as ask
 from cloud import until
 from conftest import AGAINST_KAFKA, create_topic
-from short_lives import Log, ago, log, numbered, stored  # noqa: F401: a fixture
+from short_lives import Log, ago, log, numbered, stored, tool  # noqa: F401: fixtures
 from tools import CONFIGS, CONSUMER_GROUPS, eventually, rows
 from transaction_wire import READ_COMMITTED, batch
 from transactors import connection, fetch, new_topic, v2, values  # noqa: F401: fixtures
