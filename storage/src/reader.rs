@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use odradek_protocol::id::{Offset, TopicPartition};
+use odradek_protocol::record::RecordBatch;
 
 use crate::machine::Machine;
 use crate::object::ObjectStore;
@@ -295,6 +296,7 @@ fn assemble(
     let mut parts = Parts::default();
     let mut here = target.bytes_max;
     let mut end = target.offset;
+    let mut is_cut_short = false;
     'extents: for located in &found.extents {
         let batches = match Batches::of(&located.extent, blocks) {
             // What lies before it can be read, and is what was asked for: the error comes next.
@@ -314,6 +316,7 @@ fn assemble(
             }
             let bytes = batch.bytes.len();
             if !budget.first && (bytes > here || bytes > budget.left) {
+                is_cut_short = true;
                 break 'extents;
             }
             budget.first = false;
@@ -322,6 +325,14 @@ fn assemble(
             end = batch.end();
             parts.push(batch.patched_head(), batch.bytes);
         }
+    }
+    let passed = found.extents.last().map_or(end, |it| it.extent.end().min(found.limit));
+    if parts.bytes == 0 && !is_cut_short && passed > end {
+        // Compaction has left nothing here, and perhaps a branch ends here (COMPACT-3): without a
+        // batch that says so a consumer would ask for the same for ever.
+        let offsets = u32::try_from(passed.0 - end.0).unwrap_or(u32::MAX);
+        parts.put(&RecordBatch::empty(end.0, offsets));
+        budget.first = false;
     }
     let mut aborted = found.aborted;
     aborted.iter_mut().for_each(|aborted| aborted.retain(|it| it.first < end));
@@ -351,6 +362,12 @@ impl Parts {
             self.done.push(self.open.split().freeze());
             self.done.push(batch.slice(batches::HEAD_BYTES..));
         }
+    }
+
+    /// Adds a batch that is made here.
+    fn put(&mut self, batch: &[u8]) {
+        self.bytes += batch.len();
+        self.open.put_slice(batch);
     }
 
     fn finish(mut self) -> Vec<Bytes> {

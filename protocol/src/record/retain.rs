@@ -4,7 +4,7 @@
 //! they were, and so are the records that stay, byte for byte, but for their timestamp deltas when
 //! the batch gets a delete horizon.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     CODEC_BITS, CRC_START, DELETE_HORIZON_BIT, HEADER_BYTES, LENGTH_OVERHEAD, RecordBatch,
@@ -12,7 +12,32 @@ use super::{
 };
 use crate::compression::{self, OpenError};
 
+/// What an empty batch says of its length: that of all but its first two fields.
+const EMPTY_LENGTH: i32 = 49;
+
 impl RecordBatch {
+    /// A batch of which nothing is left, by nobody: says only that so many offsets from the first
+    /// on are taken. At least one; more than a batch can span become as many as it can.
+    pub fn empty(base_offset: i64, offsets: u32) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(HEADER_BYTES);
+        bytes.put_i64(base_offset);
+        bytes.put_i32(EMPTY_LENGTH);
+        bytes.put_i32(0);
+        bytes.put_i8(2);
+        bytes.put_u32(0);
+        bytes.put_i16(0);
+        bytes.put_i32(i32::try_from(offsets.saturating_sub(1)).unwrap_or(i32::MAX));
+        bytes.put_i64(-1);
+        bytes.put_i64(-1);
+        bytes.put_i64(-1);
+        bytes.put_i16(-1);
+        bytes.put_i32(-1);
+        bytes.put_i32(0);
+        let crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
+        bytes.freeze()
+    }
+
     /// When tombstones and markers in it may go, in milliseconds since the Unix epoch; `None` if
     /// that has not been decided.
     pub fn delete_horizon(&self) -> Option<i64> {
