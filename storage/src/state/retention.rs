@@ -3,7 +3,7 @@
 use odradek_protocol::id::{NodeId, Offset};
 
 use super::State;
-use super::partition::Partition;
+use super::partition::{Extent, Partition};
 use super::topics::Topic;
 
 /// `retention.ms` of topics that have none of their own: a week, as Kafka's.
@@ -63,13 +63,18 @@ impl Partition {
     /// The offset of the oldest record that is not due at `now_ms`. Only what is stable is due.
     pub fn due_before(&self, retention: &Retention, now_ms: i64) -> Offset {
         let mut due = self.log_start;
-        let mut bytes_left = self.bytes();
+        // Where a branch has left its parent most of an extent's bytes may be the parent's alone.
+        let own_bytes = |extent: &Extent| {
+            let is_shared = retention.bytes.is_some() && self.is_cut_at(extent.end());
+            if is_shared { 0 } else { u64::from(extent.bytes()) }
+        };
+        let mut bytes_left: u64 = self.extents().map(own_bytes).sum();
         let stable = self.last_stable_offset();
         for extent in self.extents() {
             if extent.end() > stable {
                 break;
             }
-            bytes_left -= u64::from(extent.bytes());
+            bytes_left -= own_bytes(extent);
             let is_old = |ms: i64| extent.max_timestamp < now_ms.saturating_sub(ms);
             if retention.bytes.is_some_and(|most| bytes_left >= most) {
                 due = extent.end();
