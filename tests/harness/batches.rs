@@ -95,7 +95,7 @@ fn put_record(records: &mut Vec<u8>, offset_delta: i64, timestamp_delta: i64, va
     records.extend_from_slice(&record);
 }
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut zigzag = (value << 1) ^ (value >> 63);
     loop {
         let low = u8::try_from(zigzag & 0x7f).unwrap();
@@ -203,7 +203,7 @@ fn read_marker(mut record: Bytes) -> bool {
     }
 }
 
-fn varint(bytes: &mut Bytes) -> i64 {
+pub(crate) fn varint(bytes: &mut Bytes) -> i64 {
     use bytes::Buf;
     let mut zigzag = 0_u64;
     for shift in (0..64).step_by(7) {

@@ -13,6 +13,7 @@ mod fairness;
 mod group_rules;
 mod groups;
 mod late_messages;
+mod life;
 mod offices;
 mod protocol;
 mod seeds;
