@@ -23,6 +23,10 @@ impl State {
         if let Err(rejection) = self.segments.admit(segment, bytes) {
             return Outcome::Rejected(rejection);
         }
+        if self.segments.inline(segment).is_some() {
+            let why = "a segment that came with its commit is no object";
+            return Outcome::Rejected(Rejection::Malformed(why));
+        }
         let outcomes = replacements
             .iter()
             .map(|replacement| self.replace(segment, bytes, level, replacement))

@@ -196,6 +196,9 @@ impl Model {
         if let Some(rejected) = self.name_segment(segment, bytes, level) {
             return rejected;
         }
+        if self.segments.get(&segment).is_some_and(|known| known.inline.is_some()) {
+            return malformed();
+        }
         if bytes == 0 && is_new {
             self.segments.remove(&segment);
         }
