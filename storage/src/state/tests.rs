@@ -9,6 +9,7 @@ pub(crate) mod chain;
 mod edges;
 mod happenings;
 mod invariants;
+mod lives;
 mod model;
 mod properties;
 mod script;

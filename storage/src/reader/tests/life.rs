@@ -424,3 +424,16 @@ async fn records_behind_what_branches_have_cut_off_are_found_by_their_time() {
     assert_eq!(shelf.latest_in(leaf).await, Some((8, 18)));
     assert_eq!(shelf.latest_in(branch).await, Some((6, 21)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_branch_may_end_where_compaction_has_left_nothing() {
+    let shelf = compacted().await;
+    // Where no batch goes on: (2, 5) and (15, 17) do.
+    for end in [1, 2, 5, 6, 7, 8, 9, 12, 14, 15, 17] {
+        let branch = shelf.branch(ORDERS, 100 + u128::try_from(end).unwrap(), Some(end)).await;
+        let left: Vec<i64> = [2, 7, 15].into_iter().filter(|base| *base < end).collect();
+        // Where nothing at all is left, a batch says so.
+        let left = if left.is_empty() { vec![0] } else { left };
+        assert_eq!(shelf.bases(branch, 0, usize::MAX).await, left, "to {end}");
+    }
+}

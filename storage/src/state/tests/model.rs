@@ -84,6 +84,8 @@ struct ModelPartition {
     /// extents.
     pieces: Vec<Extent>,
     cleaned: i64,
+    /// Where branches left each other.
+    cuts: Vec<i64>,
 }
 
 impl ModelPartition {

@@ -42,7 +42,10 @@ impl ModelPartition {
         let pieces: Vec<&Extent> = self.stay().collect();
         let mut due = self.log_start;
         for (index, piece) in pieces.iter().enumerate() {
-            let behind: u64 = pieces[index + 1..].iter().map(|it| u64::from(it.bytes())).sum();
+            // Of what was cut off the bytes may be the parent's alone.
+            let counted = |it: &&&Extent| !self.cuts.contains(&it.end().0);
+            let behind = pieces[index + 1..].iter().filter(counted);
+            let behind: u64 = behind.map(|it| u64::from(it.bytes())).sum();
             let is_too_much = keep_bytes.is_some_and(|keep| behind >= keep);
             let has_time = piece.max_timestamp >= 0;
             let is_old = keep_ms.is_some_and(|keep| {
@@ -206,6 +209,11 @@ impl Model {
         for replacement in replacements {
             outcomes.push(self.replace_one(segment, bytes, replacement));
             self.count_references();
+        }
+        if bytes > 0 {
+            // Whatever was held of that name before: now there is an object.
+            let fresh = self.fresh(bytes, level);
+            self.segments.entry(segment).or_insert(fresh);
         }
         Outcome::ExtentsReplaced(outcomes)
     }
