@@ -460,7 +460,6 @@ def test_neighbours_in_the_same_segments_stay_whole(room, remove):
 
 
 @only_odradek
-@pytest.mark.xfail(strict=True, reason="segments of which little is left are not rewritten for that alone")
 def test_a_little_that_is_left_does_not_keep_the_space_of_what_is_gone(room):
     log, neighbours = Log(room.bootstrap), ("first", "second")
     for topic in ("gone", *neighbours):

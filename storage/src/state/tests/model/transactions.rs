@@ -244,7 +244,8 @@ impl ModelTransactions {
             last.records = u32::try_from(end - last.base.0).unwrap();
         }
         let (log_start, cleaned) = (parent.log_start, parent.cleaned.min(end));
-        let cuts = [parent.cuts.as_slice(), &[end]].concat();
+        let inherited = parent.cuts.iter().copied().filter(|cut| *cut < end);
+        let cuts = inherited.chain([end]).collect();
         let mut branch = ModelPartition { log_start, history, pieces, cleaned, cuts };
         for (number, _) in torn {
             let producer = ProducerIdAndEpoch { id: self.ended[&number].0, epoch: 0 };
