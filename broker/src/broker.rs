@@ -84,8 +84,8 @@ impl Broker {
         let listening = Listening::on(&config).await?;
         let Listening { listeners, socket, zone_addresses, address } = listening;
         let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
-        // Where a put costs as much as eight kilobytes in the log, more does not pay; where it costs
-        // nothing it still takes as long as several writes.
+        // Where a put costs as much as eight kilobytes in the log, more does not pay; where it
+        // costs nothing it still takes as long as several writes.
         let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
         let engine = EngineConfig {
             address: address.clone(),

@@ -99,7 +99,8 @@ pub struct Settings {
     #[arg(long, value_name = "MS")]
     delete_grace_ms: Option<u64>,
     /// Lets go of all that is due at once. Without this a topic lets go of a tenth of itself an
-    /// hour beside what its retention.ms makes due in that time, so that a wrong clock does no more.
+    /// hour beside what its retention.ms makes due in that time, so that a wrong clock does no
+    /// more.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     retention_at_once: Option<bool>,
     /// How often objects that nothing refers to are deleted [default: 60000].

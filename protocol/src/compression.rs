@@ -1,8 +1,8 @@
 //! Opening record batches, within limits, and packing what is left of them.
 //!
 //! Done only where something inside decides: finding a record by its time, log compaction by key,
-//! and configs that speak of single records. Output stops at a limit that the caller names, so that a small batch can't
-//! ask for much memory, whatever it unpacks to.
+//! and configs that speak of single records. Output stops at a limit that the caller names, so that
+//! a small batch can't ask for much memory, whatever it unpacks to.
 
 use std::io::{self, Read, Write};
 

@@ -12,8 +12,8 @@ use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
 /// Every command of feature level 1 about the life of data. In the state a topic was deleted and is
-/// kept, another is a branch of a branch, extents were merged, and nothing is left of some; segments
-/// are of every level, one of them is held by the state itself, and one waits to be swept.
+/// kept, another is a branch of a branch, extents were merged, and nothing is left of some;
+/// segments are of every level, one of them is held by the state itself, and one waits to be swept.
 #[expect(clippy::too_many_lines, reason = "one sample after the other")]
 pub(super) fn level_1_lives() -> Vec<(Incarnation, Command)> {
     let [branch, twig, kept, purged] = [1, 2, 3, 4].map(|id| TopicId(Uuid::from_u128(!id)));

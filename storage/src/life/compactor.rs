@@ -12,8 +12,8 @@
 //!   earlier pass has finished, where all that was older is gone.
 //! - **COMPACT-3** the end of the log is always a batch, be it an empty one, or consumers that read
 //!   to the end would wait there for ever.
-//! - **COMPACT-4** the marker of an aborted transaction stays as long as the transaction is named to
-//!   consumers: they wait for it.
+//! - **COMPACT-4** the marker of an aborted transaction stays as long as the transaction is named
+//!   to consumers: they wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -110,7 +110,8 @@ impl World {
         let snapshot_bytes = u64::try_from(snapshot_bytes).unwrap();
         self.say(&format!(
             "{topics} topics, {bytes} bytes, {extents} extents, {segments} segments, \
-             {entries} entries from {floor}, {} snapshots, of {snapshot_bytes} bytes, {inline} inline",
+             {entries} entries from {floor}, {} snapshots, of {snapshot_bytes} bytes, {inline} \
+             inline",
             snapshots.len(),
         ));
         assert!(snapshots.len() <= 4, "{} snapshots", snapshots.len());

@@ -39,8 +39,8 @@ pub(crate) struct Step {
     pub(crate) commands: Vec<(Incarnation, Numbering, Command)>,
     /// Whether its changes of groups and transactions are proposed as they should be.
     pub(crate) is_informed: bool,
-    /// Whether it is one of [`life_steps`]: then what was drawn of topics and segments says which of
-    /// those there are.
+    /// Whether it is one of [`life_steps`]: then what was drawn of topics and segments says which
+    /// of those there are.
     pub(crate) is_of_life: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The life of data, in the most naive way: what is shared is copied, and what is replaced is looked
-//! at piece by piece.
+//! The life of data, in the most naive way: what is shared is copied, and what is replaced is
+//! looked at piece by piece.
 
 use std::collections::BTreeMap;
 
