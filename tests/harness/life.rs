@@ -249,10 +249,11 @@ impl World {
         let objects =
             FaultyObjectStore::new(Arc::new(self.objects.clone()), seed ^ 1, Faults::default());
         let log = FaultyLog::new(Arc::new(self.log.clone()), seed ^ 2, LogFaults::default());
+        let clock = Arc::clone(&self.clocks[slot]);
         let ports = Ports {
             objects: Arc::new(objects.clone()),
             log: Arc::new(log.clone()),
-            clock: Arc::clone(&self.clocks[slot]) as Arc<dyn Clock>,
+            clock,
             peers: Arc::new(self.peers.clone()),
         };
         let config = self.config(number, seed);

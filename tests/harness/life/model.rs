@@ -252,7 +252,7 @@ impl Model {
             || self.lineage(id).any(|topic| {
                 // A tombstone of which nothing is known may have come and gone, and so may a record
                 // of the parent.
-                topic.unknown.iter().any(|name| is_tombstone(name))
+                topic.unknown.iter().any(&is_tombstone)
                     || (topic.parent.is_none() && self.is_branched_of_unknown(id, key))
             })
     }
