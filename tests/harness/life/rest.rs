@@ -118,7 +118,7 @@ impl World {
         assert!(entries <= SNAPSHOT_ENTRIES * 4, "{entries} entries are left");
         let most = 20 + topics * 4 + bytes / UNIT_BYTES * 8;
         assert!(segments <= most, "{segments} segments of {bytes} bytes of {topics} topics");
-        let most = 40 + topics * 20 + bytes / UNIT_BYTES * 20;
+        let most = 40 + topics * 20 + bytes / UNIT_BYTES * 30;
         assert!(extents <= most, "{extents} extents of {bytes} bytes of {topics} topics");
         let most = 30_000 + inline + (extents + segments) * 150 + topics * 1000;
         assert!(snapshot_bytes < most, "{snapshot_bytes} bytes of snapshot instead of {most}");
