@@ -93,6 +93,8 @@ fn a_block_of_nothing_in_no_segment_is_nonsense() {
     assert_eq!(state.segments, before.segments);
 }
 
+type Configs<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn configs_say_how_long_records_are_kept_and_whether_they_are_compacted() {
     let (mut chain, mut state, _) = begun();
@@ -101,7 +103,7 @@ fn configs_say_how_long_records_are_kept_and_whether_they_are_compacted() {
     let nothing = Retention::default();
     let kept = |ms, bytes| Retention { ms, bytes };
     // What the topic says, what the cluster says, what it comes to.
-    let cases: &[(&[(&str, &str)], &[(&str, &str)], Retention, bool)] = &[
+    let cases: &[(Configs<'_>, Configs<'_>, Retention, bool)] = &[
         (&[], &[], week, false),
         (&[("retention.ms", "5")], &[], kept(Some(5), None), false),
         (&[("retention.ms", "0")], &[], kept(Some(0), None), false),
@@ -119,7 +121,7 @@ fn configs_say_how_long_records_are_kept_and_whether_they_are_compacted() {
         (&[], &[("log.cleanup.policy", "compact")], nothing, true),
         (&[("cleanup.policy", "delete")], &[("log.cleanup.policy", "compact")], week, false),
     ];
-    let alter = |resource, configs: &[(&str, &str)]| {
+    let alter = |resource, configs: Configs<'_>| {
         let set = |(name, value): &(&str, &str)| ConfigChange {
             name: (*name).to_owned(),
             operation: ConfigOperation::Set((*value).to_owned()),
