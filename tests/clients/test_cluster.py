@@ -609,7 +609,7 @@ def test_stores_that_misbehave_lose_and_double_nothing(new_cluster, stores, prox
 
 @pytest.mark.parametrize("out", [0, 1], ids=["s3", "dynamodb"])
 def test_what_piles_up_in_an_outage_stays_within_bounds(new_cluster, stores, proxies, out):
-    flags = ["--memory", str(64 << 20), "--cache", str(32 << 20)]
+    flags = ["--memory", str(64 << 20), "--cache", str(32 << 20), "--merge-bytes", str(8 << 20)]
     cluster = new_cluster(stores.new_place(*proxies), *flags, brokers=1).start()
     broker = cluster.brokers[0]
     topic = new_topic(broker)

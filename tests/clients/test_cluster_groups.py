@@ -230,11 +230,14 @@ class Zombie:
         for broker in self.cluster.brokers:
 
             def is_refused(broker=broker):
-                with Connection(broker.bootstrap) as connection:
-                    asked = heartbeat(4, self.group, joined.generation_id, joined.member_id)
-                    error = connection.ask(asked).error_code
-                    (other,) = commit_errors(connection.ask(self.commit(20))).values()
-                    told = fetched(connection.ask(fetch(9, self.group, {self.topic: [0]})))
+                try:
+                    with Connection(broker.bootstrap) as connection:
+                        asked = heartbeat(4, self.group, joined.generation_id, joined.member_id)
+                        error = connection.ask(asked).error_code
+                        (other,) = commit_errors(connection.ask(self.commit(20))).values()
+                        told = fetched(connection.ask(fetch(9, self.group, {self.topic: [0]})))
+                except OSError:  # one that wakes up drops its connections, also those of a moment ago
+                    return False
                 assert {error, other} <= RETRIABLE | {ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID}
                 assert told[0] or told[1][0][0] or told == (0, {0: (0, 30, "")})
                 return not told[0] and not told[1][0][0]

@@ -243,7 +243,7 @@ impl Compactor {
         for run in runs {
             let open = output.segment.get_or_insert_with(|| {
                 let id = self.names.next(&self.machine);
-                let sink = SegmentSink::new(id, self.config.zstd_level);
+                let sink = SegmentSink::new(id, 0, self.config.zstd_level);
                 Open { id, since: Instant::now(), sink, replacements: Vec::new() }
             });
             open.replacements.push(run.write(partition, &mut open.sink));

@@ -45,7 +45,7 @@ pub struct MergerConfig {
     /// When the state holds this many bytes itself, they are merged, however small the unit.
     pub inline_bytes_max: u64,
     /// What is left of a segment is moved when this much of it is not needed any more, and more
-    /// than is. Large against the footer of a segment.
+    /// than is.
     pub garbage_bytes_min: u64,
     /// How many segments are read at once.
     pub gets_inflight_max: NonZeroUsize,
@@ -84,6 +84,8 @@ pub(super) struct Merger {
     names: Names,
     /// Segments that could not be read, and when: others are not to wait for them.
     unreadable: BTreeMap<SegmentId, Instant>,
+    /// The most that was referred to of each segment: what is missing of that has expired.
+    most: BTreeMap<SegmentId, u64>,
 }
 
 impl Merger {
@@ -94,7 +96,8 @@ impl Merger {
         seed: u64,
     ) -> Self {
         let names = Names::new(seed, *b"merging.");
-        Self { machine, objects, config, names, unreadable: BTreeMap::new() }
+        let (unreadable, most) = (BTreeMap::new(), BTreeMap::new());
+        Self { machine, objects, config, names, unreadable, most }
     }
 
     pub(super) async fn run(mut self) {
@@ -119,10 +122,11 @@ impl Merger {
         }
     }
 
-    fn next_unit(&self) -> Option<Unit> {
+    fn next_unit(&mut self) -> Option<Unit> {
         let node = self.machine.node_id();
-        let is_readable = |segment: &SegmentId| !self.unreadable.contains_key(segment);
-        self.machine.read(|state| plan::next(state, node, &self.config, is_readable))
+        let Self { machine, config, unreadable, most, .. } = self;
+        let is_readable = |segment: &SegmentId| !unreadable.contains_key(segment);
+        machine.read(|state| plan::next(state, node, config, is_readable, most))
     }
 
     fn rest_after(&self, bytes: u64) -> Instant {
@@ -175,7 +179,8 @@ fn rewrite(
     objects: &BTreeMap<SegmentId, Bytes>,
     zstd_level: Option<i32>,
 ) -> Result<Merged, RewriteError> {
-    let mut sink = SegmentSink::new(id, zstd_level);
+    let bytes = objects.values().map(Bytes::len).sum();
+    let mut sink = SegmentSink::new(id, bytes, zstd_level);
     let mut done = BTreeMap::new();
     let mut replacements = Vec::with_capacity(runs.len());
     for run in runs {

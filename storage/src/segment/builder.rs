@@ -117,9 +117,10 @@ pub struct SegmentSink {
 }
 
 impl SegmentSink {
-    /// A segment without blocks. `zstd_level` is the level for what came uncompressed, or none.
-    pub fn new(id: SegmentId, zstd_level: Option<i32>) -> Self {
-        let mut object = BytesMut::new();
+    /// A segment without blocks, of which about so many bytes are expected. `zstd_level` is the
+    /// level for what came uncompressed, or none.
+    pub fn new(id: SegmentId, bytes: usize, zstd_level: Option<i32>) -> Self {
+        let mut object = BytesMut::with_capacity(bytes);
         put_header(&mut object, id);
         Self { id, object, runs: Vec::new(), zstd_level }
     }

@@ -60,15 +60,22 @@ impl Run {
     }
 }
 
-/// The unit whose turn it is on this broker; `None` if there is none.
+/// The unit whose turn it is on this broker; `None` if there is none. `most` is what was referred to
+/// of each segment when that was the most, as far as this broker has seen.
 pub(super) fn next(
     state: &State,
     node: NodeId,
     config: &MergerConfig,
     is_readable: impl Fn(&SegmentId) -> bool,
+    most: &mut BTreeMap<SegmentId, u64>,
 ) -> Option<Unit> {
     let referenced = state.segments().referenced();
     let live = live(state);
+    most.retain(|segment, _| live.contains_key(segment));
+    for (segment, bytes) in &live {
+        let most = most.entry(*segment).or_default();
+        *most = (*most).max(*bytes);
+    }
     let is_ours = |id: &SegmentId| state.coordinator_of(&id.to_string()) == Some(node);
     let merging = (0..LEVEL_LAST).find_map(|level| {
         let may_be_merged = |id: &SegmentId, bytes: u64, at: u8| {
@@ -86,8 +93,8 @@ pub(super) fn next(
     });
     merging.or_else(|| {
         let sparse = referenced.iter().filter(|(id, refs)| {
-            let is_sparse = live.get(id).is_some_and(|live| {
-                refs.bytes / 2 > *live && refs.bytes - *live >= config.garbage_bytes_min
+            let is_sparse = live.get(id).zip(most.get(id)).is_some_and(|(live, most)| {
+                most / 2 > *live && most - live >= config.garbage_bytes_min
             });
             is_sparse && refs.inline.is_none() && is_ours(id) && is_readable(id)
         });

@@ -61,7 +61,7 @@ impl Shelf {
     /// Puts a segment with these extents and swaps them in.
     async fn rewrite(&mut self, of: TopicPartition, from: i64, to: i64, tiles: &[Tile]) {
         let id = self.fresh_segment();
-        let mut sink = SegmentSink::new(id, None);
+        let mut sink = SegmentSink::new(id, 0, None);
         let mut base = Offset(from);
         let mut extents = Vec::new();
         for Tile { records, max_timestamp, batches } in tiles {
