@@ -41,6 +41,9 @@ const PARTITIONS: i32 = 100;
 const LOAD: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Time after the load in which what was written is merged, which is a part of what it costs.
+const MERGING: Duration = Duration::from_secs(60);
+
 /// Bytes a second through all brokers: what three producers send, each to a broker of its own.
 const RATE: usize = 12 << 20;
 const BATCH: usize = 16 << 10;
@@ -118,7 +121,7 @@ async fn measure() -> String {
     for producer in producers {
         bytes += producer.await.unwrap();
     }
-    sleep(Duration::from_secs(1)).await;
+    sleep(MERGING).await;
     let load = meter(true);
     sleep(IDLE).await;
     let idle = meter(true);
@@ -129,8 +132,8 @@ async fn measure() -> String {
     writeln!(
         report,
         "{BROKERS} brokers, {PARTITIONS} partitions, all active, 250 ms linger, {:.0} MiB/s of \
-         incompressible 16 KiB batches for {} s\n({gib:.2} GiB), nobody reading; then idle for \
-         {} s. Requests and units as a proxy counted them; AWS's\nprices on demand, us-east-1. \
+         incompressible 16 KiB batches for {} s\n({gib:.2} GiB), nobody reading, and merged; \
+         then idle for {} s. Requests and units as a proxy counted them; AWS's\nprices on demand, us-east-1. \
          Storage and machines are not in it. `tests/bench/cost.rs` repeats it.\n",
         RATE as f64 / f64::from(1 << 20),
         LOAD.as_secs(),

@@ -53,7 +53,7 @@ use self::operation::{Operation, Refusal, answer};
 use self::upstream::Upstream;
 
 /// Bytes that the body of a request or a reply may have.
-const BODY_BYTES_MAX: usize = 64 << 20;
+const BODY_BYTES_MAX: usize = 128 << 20;
 
 /// How long the proxy accepts nobody after it could not, for want of file descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
