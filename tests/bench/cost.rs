@@ -133,8 +133,8 @@ async fn measure() -> String {
         report,
         "{BROKERS} brokers, {PARTITIONS} partitions, all active, 250 ms linger, {:.0} MiB/s of \
          incompressible 16 KiB batches for {} s\n({gib:.2} GiB), nobody reading, and merged; \
-         then idle for {} s. Requests and units as a proxy counted them; AWS's\nprices on demand, us-east-1. \
-         Storage and machines are not in it. `tests/bench/cost.rs` repeats it.\n",
+         then idle for {} s. Requests and units as a proxy counted them; AWS's\nprices on demand, \
+         us-east-1. Storage and machines are not in it. `tests/bench/cost.rs` repeats it.\n",
         RATE as f64 / f64::from(1 << 20),
         LOAD.as_secs(),
         IDLE.as_secs(),
