@@ -60,8 +60,8 @@ impl Run {
     }
 }
 
-/// The unit whose turn it is on this broker; `None` if there is none. `most` is what was referred to
-/// of each segment when that was the most, as far as this broker has seen.
+/// The unit whose turn it is on this broker; `None` if there is none. `most` is what was referred
+/// to of each segment when that was the most, as far as this broker has seen.
 pub(super) fn next(
     state: &State,
     node: NodeId,
