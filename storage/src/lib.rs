@@ -19,6 +19,7 @@ pub mod log;
 pub mod look;
 pub mod lsn;
 pub mod machine;
+mod names;
 pub mod object;
 mod offload;
 pub mod peer;

@@ -23,14 +23,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::command::{Incarnation, Rejection, Run};
+use crate::command::{Rejection, Run};
 use crate::machine::Machine;
+use crate::names::Names;
 use crate::object::{ObjectStore, Put};
 use crate::offload::off_the_workers;
 use crate::port::PortError;
@@ -171,18 +170,15 @@ impl Writer {
     ) -> Self {
         let (queue, requests) = mpsc::channel(config.queue_max);
         let (sealed, uploads) = mpsc::channel(config.uploads_inflight_max);
-        // Another stream of numbers than the machine's, from the same seed.
-        let mut random = StdRng::seed_from_u64(seed ^ u64::from_be_bytes(*b"segments"));
-        let incarnation = Incarnation(random.next_u64());
-        let namer = Namer { machine: machine.clone(), incarnation, counter: 0 };
+        let names = Names::new(machine.clone(), seed, *b"segments");
         let uploading = Arc::new(Uploading::default());
         let wakes = Wakes::default();
         let upload =
             Upload { objects, blocks, config: config.clone(), uploading, wakes: wakes.clone() };
-        let committer = committer::Committer::new(config.clone(), machine, uploads, wakes.clone());
+        let committer = committer::Committer::new(config, machine.clone(), uploads, wakes.clone());
         let committer = tokio::spawn(committer.run());
         let collector =
-            collector::Collector::new(config, upload, namer, requests, sealed, committer);
+            collector::Collector::new(machine, upload, names, requests, sealed, committer);
         tokio::spawn(collector.run());
         Self { queue, wakes }
     }
@@ -225,21 +221,6 @@ impl Writer {
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
-    }
-}
-
-/// Gives segments their names.
-struct Namer {
-    machine: Machine,
-    incarnation: Incarnation,
-    counter: u64,
-}
-
-impl Namer {
-    fn next(&mut self) -> SegmentId {
-        self.counter += 1;
-        let began = self.machine.read(|state| state.applied());
-        SegmentId { began, incarnation: self.incarnation, counter: self.counter }
     }
 }
 

@@ -24,9 +24,10 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::rewriting::{self, Names, RewriteError};
+use super::rewriting::{self, RewriteError, rested_after};
 use crate::command::Replacement;
 use crate::machine::Machine;
+use crate::names::Names;
 use crate::object::ObjectStore;
 use crate::offload::off_the_workers;
 use crate::reader::{Batches, Blocks, FetchError, PlacedBatch, ReaderConfig};
@@ -133,10 +134,10 @@ impl Compactor {
         let reader = ReaderConfig { cache_bytes_max: 0, ..ReaderConfig::default() };
         Self {
             blocks: Blocks::new(Arc::clone(&objects), reader),
+            names: Names::new(machine.clone(), seed, *b"compact."),
             machine,
             objects,
             config,
-            names: Names::new(seed, *b"compact."),
             random: StdRng::seed_from_u64(seed ^ u64::from_be_bytes(*b"keyseed.")),
             unreadable: BTreeMap::new(),
         }
@@ -221,8 +222,7 @@ impl Compactor {
     async fn read(&self, window: &[Placed]) -> Result<Vec<(Placed, Vec<PlacedBatch>)>, FetchError> {
         let wanted: Vec<_> = window.iter().filter_map(|it| it.located.wanted.clone()).collect();
         let bytes = window.iter().map(stored_bytes).sum::<u64>();
-        let millis = bytes.saturating_mul(1000) / self.config.bytes_per_second.max(1);
-        let rested = Instant::now() + Duration::from_millis(millis);
+        let rested = rested_after(bytes, self.config.bytes_per_second);
         let blocks = self.blocks.load(wanted).await;
         let open = |placed: &Placed| {
             let batches = Batches::of(&placed.located.extent, &blocks)?;
@@ -242,7 +242,7 @@ impl Compactor {
     ) -> Result<(), RewriteError> {
         for run in runs {
             let open = output.segment.get_or_insert_with(|| {
-                let id = self.names.next(&self.machine);
+                let id = self.names.next();
                 let sink = SegmentSink::new(id, 0, self.config.zstd_level);
                 Open { id, since: Instant::now(), sink, replacements: Vec::new() }
             });
@@ -302,7 +302,7 @@ impl Compactor {
         if moves.is_empty() {
             return Ok(());
         }
-        let none = self.names.next(&self.machine);
+        let none = self.names.next();
         rewriting::swap(&self.machine, none, 0, LEVEL, moves).await.map(drop)
     }
 }

@@ -19,9 +19,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::rewriting::{self, Names, Piece, RewriteError};
+use super::rewriting::{self, Piece, RewriteError, rested_after};
 use crate::command::{NewExtent, Replacement};
 use crate::machine::Machine;
+use crate::names::Names;
 use crate::object::ObjectStore;
 use crate::offload::off_the_workers;
 use crate::reader::{Batches, FetchError};
@@ -95,7 +96,7 @@ impl Merger {
         config: MergerConfig,
         seed: u64,
     ) -> Self {
-        let names = Names::new(seed, *b"merging.");
+        let names = Names::new(machine.clone(), seed, *b"merging.");
         let (unreadable, most) = (BTreeMap::new(), BTreeMap::new());
         Self { machine, objects, config, names, unreadable, most }
     }
@@ -106,7 +107,7 @@ impl Merger {
             let left_out = self.config.interval * UNREADABLE_INTERVALS;
             self.unreadable.retain(|_, since| since.elapsed() < left_out);
             while let Some(unit) = self.next_unit() {
-                let rested = self.rest_after(unit.bytes());
+                let rested = rested_after(unit.bytes(), self.config.bytes_per_second);
                 match self.merge(unit).await {
                     Ok(()) => sleep_until(rested).await,
                     Err(RewriteError::Input { segment, cause }) => {
@@ -129,14 +130,9 @@ impl Merger {
         machine.read(|state| plan::next(state, node, config, is_readable, most))
     }
 
-    fn rest_after(&self, bytes: u64) -> Instant {
-        let millis = bytes.saturating_mul(1000) / self.config.bytes_per_second.max(1);
-        Instant::now() + Duration::from_millis(millis)
-    }
-
     async fn merge(&mut self, unit: Unit) -> Result<(), RewriteError> {
         let inputs = unit.inputs.len();
-        let id = self.names.next(&self.machine);
+        let id = self.names.next();
         let level = unit.level;
         let unit = Arc::new(unit);
         let mut merged = self.rewrite(id, &unit).await;

@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use odradek_protocol::id::{Offset, ProducerId, TopicPartition};
 use odradek_protocol::record::{Codec, RecordBatch};
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
+use tokio::time::Instant;
 
 use crate::command::{
-    BatchProducer, BatchSummary, BatchTransaction, Command, Incarnation, NewExtent, Outcome,
-    Rejection, Replacement,
+    BatchProducer, BatchSummary, BatchTransaction, Command, NewExtent, Outcome, Rejection,
+    Replacement,
 };
 use crate::machine::Machine;
 use crate::object::{ObjectStore, Put};
@@ -55,24 +55,10 @@ pub(crate) enum RewriteError {
     Log,
 }
 
-/// Gives new segments their names.
-pub(crate) struct Names {
-    incarnation: Incarnation,
-    counter: u64,
-}
-
-impl Names {
-    /// Names that no other task and no other broker gives: `task` tells apart those of one broker.
-    pub(crate) fn new(seed: u64, task: [u8; 8]) -> Self {
-        let mut random = StdRng::seed_from_u64(seed ^ u64::from_be_bytes(task));
-        Self { incarnation: Incarnation(random.next_u64()), counter: 0 }
-    }
-
-    pub(crate) fn next(&mut self, machine: &Machine) -> SegmentId {
-        self.counter += 1;
-        let began = machine.read(|state| state.applied());
-        SegmentId { began, incarnation: self.incarnation, counter: self.counter }
-    }
+/// When a task that moves so many bytes now, and `per_second` on the average, goes on.
+pub(crate) fn rested_after(bytes: u64, per_second: u64) -> Instant {
+    let millis = bytes.saturating_mul(1000) / per_second.max(1);
+    Instant::now() + Duration::from_millis(millis)
 }
 
 /// Puts the batches of a contiguous piece of a partition into blocks, and says which extents that

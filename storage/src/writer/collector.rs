@@ -10,13 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::{AppendError, Flush, Namer, Request, Upload, Uploaded, Waiter, Waiting, WriterConfig};
+use super::{AppendError, Flush, Request, Upload, Uploaded, Waiter, Waiting, WriterConfig};
+use crate::machine::Machine;
+use crate::names::Names;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 
 pub(super) struct Collector {
     config: WriterConfig,
+    machine: Machine,
     upload: Upload,
-    namer: Namer,
+    names: Names,
     requests: mpsc::Receiver<Request>,
     sealed: mpsc::Sender<JoinHandle<Uploaded>>,
     committer: JoinHandle<()>,
@@ -34,19 +37,21 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(
-        config: WriterConfig,
+        machine: Machine,
         upload: Upload,
-        namer: Namer,
+        names: Names,
         requests: mpsc::Receiver<Request>,
         sealed: mpsc::Sender<JoinHandle<Uploaded>>,
         committer: JoinHandle<()>,
     ) -> Self {
         let now = Instant::now();
+        let config = upload.config.clone();
         let budget = PutBudget::new(config.puts_per_second, now);
         Self {
             config,
+            machine,
             upload,
-            namer,
+            names,
             requests,
             sealed,
             committer,
@@ -165,7 +170,7 @@ impl Collector {
         self.budget.spend(Instant::now(), cost);
         self.places.clear();
         let flush = Flush {
-            id: self.namer.next(),
+            id: self.names.next(),
             wakes: self.wakes,
             is_inline,
             builder: mem::take(&mut self.builder),
@@ -181,7 +186,7 @@ impl Collector {
     /// Whether what was collected is to travel in the log.
     fn is_inline(&self) -> bool {
         let bytes = self.builder.content_bytes();
-        let held = || self.namer.machine.read(|state| state.segments().inline_bytes());
+        let held = || self.machine.read(|state| state.segments().inline_bytes());
         // A partition takes a run of some dozens of bytes, and a block header.
         bytes + self.places.len() * INLINE_RUN_BYTES <= self.config.inline_bytes_max
             && held() < self.config.inline_bytes_held_max

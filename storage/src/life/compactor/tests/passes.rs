@@ -19,9 +19,9 @@ use crate::command::{
 use crate::engine::Ports;
 use crate::key::ObjectKey;
 use crate::life::compactor::{Compactor, CompactorConfig, Output};
-use crate::life::rewriting::Names;
 use crate::log::memory::MemoryLog;
 use crate::machine::{Machine, MachineConfig};
+use crate::names::Names;
 use crate::object::memory::MemoryObjectStore;
 use crate::object::{ObjectStore, Put};
 use crate::peer::NoPeers;
@@ -75,7 +75,7 @@ impl House {
         let store = Arc::clone(&ports.objects);
         let machine = Machine::start(exclusive, BrokerAddress::default(), ports, 1).await.unwrap();
         let compactor = Compactor::new(machine.clone(), store, config, 3);
-        let names = Names::new(5, *b"writing.");
+        let names = Names::new(machine.clone(), 5, *b"writing.");
         let (producer, sequence) = (None, 0);
         let house = Self { machine, objects, clock, compactor, names, producer, sequence };
         let created = Command::CreateTopic {
@@ -114,7 +114,7 @@ impl House {
             };
             builder.push(at, PendingBatch { bytes, summary, compressed: true });
         }
-        let id = self.names.next(&self.machine);
+        let id = self.names.next();
         let sealed = builder.seal(id, None);
         let bytes = u64::try_from(sealed.bytes.len()).unwrap();
         let put = self.objects.put_if_absent(&id.key(), sealed.bytes).await;
