@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,7 +186,9 @@ fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {
     // Nobody else can be slow in a log that is this process's alone.
     let usual = if is_exclusive { Duration::ZERO } else { default.log_kept };
     let log_kept = config.log_kept.unwrap_or(usual);
-    MachineConfig { exclusive: is_exclusive, log_kept, ..default }
+    let snapshot_entries =
+        config.snapshot_entries.map_or(default.snapshot_entries, NonZeroU64::get);
+    MachineConfig { exclusive: is_exclusive, snapshot_entries, log_kept, ..default }
 }
 
 /// Sockets that listen, and where they are.

@@ -5,6 +5,7 @@
 //! ignored.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -113,6 +114,10 @@ pub struct Settings {
     /// How often the store is listed to find objects that were never committed [default: 3600000].
     #[arg(long, value_name = "MS")]
     sweep_listing_ms: Option<u64>,
+    /// A snapshot, from which brokers start, is written after this many entries of the log, or an
+    /// hour, or 64 MiB of entries, whichever comes first [default: 8192].
+    #[arg(long, value_name = "COUNT")]
+    snapshot_entries: Option<NonZeroU64>,
     /// How old an entry of the log must be, in milliseconds, before it is trimmed behind two
     /// snapshots. It is counted while the broker runs [default: 86400000; on files 0].
     #[arg(long, value_name = "MS")]
@@ -160,6 +165,8 @@ pub struct Config {
     pub inline_bytes: Option<usize>,
     /// What becomes of segments.
     pub life: Life,
+    /// After how many entries a snapshot is written, if not after as many as usual.
+    pub snapshot_entries: Option<NonZeroU64>,
     /// How old an entry of the log must be before it is trimmed, if not as old as usual.
     pub log_kept: Option<Duration>,
     /// What is logged.
@@ -265,6 +272,7 @@ impl Default for Config {
             linger: Duration::from_millis(250),
             inline_bytes: None,
             life: Life::default(),
+            snapshot_entries: None,
             log_kept: None,
             log_level: "info".to_owned(),
         }
@@ -334,6 +342,7 @@ impl Config {
                 sweep_grace: ms(settings.sweep_grace_ms, default.life.sweep_grace),
                 sweep_listing: ms(settings.sweep_listing_ms, default.life.sweep_listing),
             },
+            snapshot_entries: settings.snapshot_entries,
             log_kept: settings.log_kept_ms.map(Duration::from_millis),
             log_level: settings.log_level.unwrap_or(default.log_level),
         };
@@ -386,6 +395,7 @@ impl Settings {
             sweep_interval_ms: self.sweep_interval_ms.or(other.sweep_interval_ms),
             sweep_grace_ms: self.sweep_grace_ms.or(other.sweep_grace_ms),
             sweep_listing_ms: self.sweep_listing_ms.or(other.sweep_listing_ms),
+            snapshot_entries: self.snapshot_entries.or(other.snapshot_entries),
             log_kept_ms: self.log_kept_ms.or(other.log_kept_ms),
             log_level: self.log_level.or(other.log_level),
             config: self.config.or(other.config),
