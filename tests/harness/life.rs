@@ -424,7 +424,7 @@ fn hasty_life() -> LifeConfig {
             window_bytes: 3000,
             segment_bytes: 4000,
             segment_age_max: Duration::from_secs(2),
-            unreadable_pause: Duration::from_secs(2),
+            unreadable_pause_max: Duration::from_secs(2),
             zstd_level: None,
             ..CompactorConfig::default()
         },

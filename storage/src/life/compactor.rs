@@ -60,8 +60,9 @@ pub struct CompactorConfig {
     pub segment_age_max: Duration,
     /// Bytes that are read in a second, on the average.
     pub bytes_per_second: u64,
-    /// How long a partition that can't be read is left alone.
-    pub unreadable_pause: Duration,
+    /// How long a partition that can't be read is left alone, at most: the first time as long as
+    /// the interval, and then twice as long each time.
+    pub unreadable_pause_max: Duration,
     /// Level at which batches that came uncompressed are compressed, or none.
     pub zstd_level: Option<i32>,
 }
@@ -75,7 +76,7 @@ impl Default for CompactorConfig {
             segment_bytes: 32 * 1024 * 1024,
             segment_age_max: Duration::from_secs(60),
             bytes_per_second: 64 * 1024 * 1024,
-            unreadable_pause: Duration::from_secs(10 * 60),
+            unreadable_pause_max: Duration::from_secs(10 * 60),
             zstd_level: Some(1),
         }
     }
@@ -92,8 +93,15 @@ pub(super) struct Compactor {
     config: CompactorConfig,
     names: Names,
     random: StdRng,
-    /// Partitions that could not be read, and when that was.
-    unreadable: BTreeMap<TopicPartition, Instant>,
+    /// Partitions that could not be read the last time.
+    unreadable: BTreeMap<TopicPartition, Pause>,
+}
+
+/// For how long a partition is left alone.
+#[derive(Clone, Copy)]
+struct Pause {
+    until: Instant,
+    length: Duration,
 }
 
 /// What a round has done, and not yet proposed.
@@ -154,26 +162,36 @@ impl Compactor {
 
     /// Goes through the partitions that are due.
     async fn round(&mut self) -> Result<(), RewriteError> {
-        let pause = self.config.unreadable_pause;
-        self.unreadable.retain(|_, since| since.elapsed() < pause);
         let due = self.machine.read(|state| plan::due(state, self.machine.node_id()));
+        self.unreadable.retain(|at, _| due.iter().any(|due| due.partition == *at));
         let mut output = Output::default();
         for at in due.into_iter().map(|due| due.partition) {
-            if self.unreadable.contains_key(&at) {
+            if self.unreadable.get(&at).is_some_and(|pause| Instant::now() < pause.until) {
                 continue;
             }
             let Some(work) = self.machine.read(|state| plan::work(state, at)) else { continue };
             match self.pass(work, &mut output).await {
-                Ok(end) => output.finished.push((at, end)),
+                Ok(end) => {
+                    self.unreadable.remove(&at);
+                    output.finished.push((at, end));
+                }
                 Err(Unfinished::Unreadable(error)) => {
                     tracing::error!(partition = %at, %error, "a partition is not compacted");
-                    self.unreadable.insert(at, Instant::now());
+                    self.leave_alone(at);
                 }
                 Err(Unfinished::Unwritten(error)) => return Err(error),
             }
         }
         self.flush(&mut output).await?;
         self.finish(output).await
+    }
+
+    /// Puts a partition off that can't be read: it may be damaged, or the store be out of reach.
+    fn leave_alone(&mut self, at: TopicPartition) {
+        let CompactorConfig { interval, unreadable_pause_max, .. } = self.config;
+        let doubled = self.unreadable.get(&at).map_or(interval, |pause| pause.length * 2);
+        let length = doubled.min(unreadable_pause_max);
+        self.unreadable.insert(at, Pause { until: Instant::now() + length, length });
     }
 
     /// One pass over a partition. Returns how far it got.
