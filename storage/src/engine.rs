@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::command::BrokerAddress;
+use crate::counted::counted;
+use crate::counts::PortCounts;
 use crate::life::{Life, LifeConfig};
 use crate::log::MetadataLog;
 use crate::machine::{Machine, MachineConfig, StartError};
@@ -54,17 +56,20 @@ pub struct Engine {
     pub reader: Reader,
     /// What moves, expires and deletes data.
     pub life: Arc<Life>,
+    /// What was asked of the ports.
+    pub ports: Arc<PortCounts>,
 }
 
 impl Engine {
     /// Starts the machine, then what stands on it.
     pub async fn start(config: EngineConfig, ports: Ports) -> Result<Self, StartError> {
         let EngineConfig { address, seed, machine, writer, reader, life } = config;
+        let (ports, counts) = counted(ports);
         let machine = Machine::start(machine, address, ports.clone(), seed).await?;
         let reader = Reader::new(machine.clone(), Arc::clone(&ports.objects), reader);
         let life = Arc::new(Life::start(&machine, &ports, life, seed));
         let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer, seed);
-        Ok(Self { machine, writer, reader, life })
+        Ok(Self { machine, writer, reader, life, ports: counts })
     }
 
     /// What a broker does that notices it was asleep: forgets what it was about to do, and whoever

@@ -4,6 +4,8 @@ mod ages;
 mod aws;
 pub mod clock;
 pub mod command;
+mod counted;
+pub mod counts;
 mod disk;
 pub mod engine;
 pub mod envelope;

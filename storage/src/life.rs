@@ -5,9 +5,12 @@
 //! and all can be killed at any moment: what they leave behind is an object that nothing refers to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::clock::Clock;
+use crate::counts::{LifeCounts, ago};
 use crate::engine::Ports;
 use crate::machine::Machine;
 
@@ -39,18 +42,25 @@ pub struct LifeConfig {
 #[derive(Debug)]
 pub struct Life {
     tasks: Vec<JoinHandle<()>>,
+    counts: Arc<LifeCounts>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Life {
     /// Starts them.
     pub fn start(machine: &Machine, ports: &Ports, config: LifeConfig, seed: u64) -> Self {
         let Ports { objects, clock, .. } = ports;
-        let (machine, objects, clock) =
-            (|| machine.clone(), || Arc::clone(objects), || Arc::clone(clock));
-        let compactor = Compactor::new(machine(), objects(), config.compactor, seed);
-        let merger = Merger::new(machine(), objects(), config.merger, seed);
-        let retention = Retention::new(machine(), clock(), config.retention);
-        let sweeper = Sweeper::new(machine(), objects(), clock(), config.sweeper);
+        let counts = Arc::new(LifeCounts::default());
+        let (machine, objects, time, count) = (
+            || machine.clone(),
+            || Arc::clone(objects),
+            || Arc::clone(clock),
+            || Arc::clone(&counts),
+        );
+        let compactor = Compactor::new(machine(), objects(), config.compactor, seed, count());
+        let merger = Merger::new(machine(), objects(), config.merger, seed, count());
+        let retention = Retention::new(machine(), time(), config.retention, count());
+        let sweeper = Sweeper::new(machine(), objects(), time(), config.sweeper, count());
         Self {
             tasks: vec![
                 tokio::spawn(compactor.run()),
@@ -58,7 +68,21 @@ impl Life {
                 tokio::spawn(retention.run()),
                 tokio::spawn(sweeper.run()),
             ],
+            clock: time(),
+            counts,
         }
+    }
+
+    /// What they have done.
+    pub fn counts(&self) -> &LifeCounts {
+        &self.counts
+    }
+
+    /// For how long the oldest of the segments that wait to be swept has done so, as far as the
+    /// sweeper of this process has seen: it looks once in its interval, and whatever was there when
+    /// the process began has waited since then.
+    pub fn longest_wait(&self) -> Duration {
+        ago(self.clock.uptime(), &self.counts.waiting_since).unwrap_or_default()
     }
 
     /// Ends them at once, as a killed process would.

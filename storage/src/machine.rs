@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal};
+use crate::counts::{self, MachineCounts};
 use crate::engine::Ports;
 use crate::lsn::Lsn;
 use crate::object::ObjectStore;
@@ -127,6 +129,8 @@ struct Shared {
     node: watch::Sender<Option<NodeId>>,
     incarnation: AtomicU64,
     lease: Lease,
+    counts: MachineCounts,
+    clock: Arc<dyn Clock>,
     halt: watch::Sender<Option<HaltReason>>,
     random: Mutex<StdRng>,
     barrier_max: Duration,
@@ -174,6 +178,29 @@ pub struct Unreachable;
 #[error("{0}")]
 pub struct HaltReason(pub(crate) String);
 
+/// How far a machine is with the log, as it knows by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The last entry applied.
+    pub applied: Lsn,
+    /// How many entries other brokers say there are behind it.
+    pub behind: u64,
+    /// How long ago there was nothing behind what was applied, if there ever was a look: always
+    /// now, if the log is this process's alone.
+    pub tail_reached: Option<Duration>,
+    /// Position of the newest snapshot known; zero if there is none.
+    pub snapshot: Lsn,
+    /// Its length in bytes.
+    pub snapshot_bytes: u64,
+    /// How long this process has known it.
+    pub snapshot_known: Option<Duration>,
+    /// Entries applied that are not in it.
+    pub entries_since_snapshot: u64,
+    /// The oldest entry that this process left in the log when it last trimmed it; zero if it never
+    /// did.
+    pub floor: Lsn,
+}
+
 /// A command on its way: resolves to its outcome.
 #[derive(Debug)]
 pub struct Proposed {
@@ -213,6 +240,8 @@ impl Machine {
             node: watch::Sender::new(None),
             incarnation: AtomicU64::new(0),
             lease: Lease::new(&config, Arc::clone(&ports.clock)),
+            counts: MachineCounts::default(),
+            clock: Arc::clone(&ports.clock),
             halt: watch::Sender::new(None),
             state: RwLock::new(state),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
@@ -325,6 +354,31 @@ impl Machine {
     pub fn new_uuid(&self) -> Uuid {
         let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
         random_uuid(&mut random)
+    }
+
+    /// What its driver has done.
+    pub fn counts(&self) -> &MachineCounts {
+        &self.shared.counts
+    }
+
+    /// How far it is with the log, by what it knows without asking.
+    pub fn progress(&self) -> Progress {
+        let Shared { counts, clock, applied, filled, .. } = &*self.shared;
+        let (now, applied) = (clock.uptime(), *applied.borrow());
+        let snapshot = Lsn::new(counts.snapshot.get());
+        Progress {
+            applied,
+            behind: filled.borrow().get().saturating_sub(applied.get()),
+            tail_reached: match self.shared.lease.is_for_good() {
+                true => Some(Duration::ZERO),
+                false => counts::ago(now, &counts.followed_at),
+            },
+            snapshot,
+            snapshot_bytes: counts.snapshot_bytes.get(),
+            snapshot_known: counts::ago(now, &counts.snapshot_known_at),
+            entries_since_snapshot: applied.get().saturating_sub(snapshot.get()),
+            floor: Lsn::new(counts.floor.get()),
+        }
     }
 
     /// Resolves once the machine has stopped by itself.

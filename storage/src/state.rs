@@ -20,6 +20,7 @@ use crate::lsn::Lsn;
 pub mod brokers;
 mod commit;
 pub mod configs;
+pub mod gauges;
 pub mod groups;
 mod halt;
 pub mod life;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::rewriting::{self, RewriteError, rested_after};
 use crate::command::Replacement;
+use crate::counts::LifeCounts;
 use crate::machine::Machine;
 use crate::names::Names;
 use crate::object::ObjectStore;
@@ -92,6 +93,7 @@ pub(super) struct Compactor {
     blocks: Blocks,
     config: CompactorConfig,
     names: Names,
+    counts: Arc<LifeCounts>,
     random: StdRng,
     /// Partitions that could not be read the last time.
     unreadable: BTreeMap<TopicPartition, Pause>,
@@ -137,6 +139,7 @@ impl Compactor {
         objects: Arc<dyn ObjectStore>,
         config: CompactorConfig,
         seed: u64,
+        counts: Arc<LifeCounts>,
     ) -> Self {
         // What is read here nobody else wants to find in memory.
         let reader = ReaderConfig { cache_bytes_max: 0, ..ReaderConfig::default() };
@@ -146,6 +149,7 @@ impl Compactor {
             machine,
             objects,
             config,
+            counts,
             random: StdRng::seed_from_u64(seed ^ u64::from_be_bytes(*b"keyseed.")),
             unreadable: BTreeMap::new(),
         }
@@ -156,6 +160,7 @@ impl Compactor {
             sleep(self.config.interval).await;
             if let Err(error) = self.round().await {
                 tracing::warn!(%error, "compaction is put off");
+                self.counts.compaction.put_off.add(1);
             }
         }
     }
@@ -177,6 +182,7 @@ impl Compactor {
                 }
                 Err(Unfinished::Unreadable(error)) => {
                     tracing::error!(partition = %at, %error, "a partition is not compacted");
+                    self.counts.compaction.put_off.add(1);
                     self.leave_alone(at);
                 }
                 Err(Unfinished::Unwritten(error)) => return Err(error),
@@ -241,6 +247,7 @@ impl Compactor {
         let wanted: Vec<_> = window.iter().filter_map(|it| it.located.wanted.clone()).collect();
         let bytes = window.iter().map(stored_bytes).sum::<u64>();
         let rested = rested_after(bytes, self.config.bytes_per_second);
+        self.counts.compaction.bytes_in.add(bytes);
         let blocks = self.blocks.load(wanted).await;
         let open = |placed: &Placed| {
             let batches = Batches::of(&placed.located.extent, &blocks)?;
@@ -291,10 +298,9 @@ impl Compactor {
             bytes
         };
         let outcomes = rewriting::swap(&self.machine, id, bytes, LEVEL, replacements).await?;
-        let mut late = 0;
+        let late = rewriting::count(&self.counts.compaction, bytes, &outcomes);
         for (partition, outcome) in partitions.iter().zip(outcomes) {
             if outcome.is_err() {
-                late += 1;
                 output.turned_away.insert(*partition);
             }
         }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::rewriting::{self, Piece, RewriteError, rested_after};
 use crate::command::{NewExtent, Replacement};
+use crate::counts::LifeCounts;
 use crate::machine::Machine;
 use crate::names::Names;
 use crate::object::ObjectStore;
@@ -83,6 +84,7 @@ pub(super) struct Merger {
     objects: Arc<dyn ObjectStore>,
     config: MergerConfig,
     names: Names,
+    counts: Arc<LifeCounts>,
     /// Segments that could not be read, and when: others are not to wait for them.
     unreadable: BTreeMap<SegmentId, Instant>,
     /// The most that was referred to of each segment: what is missing of that has expired.
@@ -95,10 +97,11 @@ impl Merger {
         objects: Arc<dyn ObjectStore>,
         config: MergerConfig,
         seed: u64,
+        counts: Arc<LifeCounts>,
     ) -> Self {
         let names = Names::new(machine.clone(), seed, *b"merging.");
         let (unreadable, most) = (BTreeMap::new(), BTreeMap::new());
-        Self { machine, objects, config, names, unreadable, most }
+        Self { machine, objects, config, names, counts, unreadable, most }
     }
 
     pub(super) async fn run(mut self) {
@@ -112,10 +115,12 @@ impl Merger {
                     Ok(()) => sleep_until(rested).await,
                     Err(RewriteError::Input { segment, cause }) => {
                         tracing::error!(%segment, cause, "a segment can't be read, nor merged");
+                        self.counts.merging.put_off.add(1);
                         self.unreadable.insert(segment, Instant::now());
                     }
                     Err(error) => {
                         tracing::warn!(%error, "merging is put off");
+                        self.counts.merging.put_off.add(1);
                         break;
                     }
                 }
@@ -134,6 +139,7 @@ impl Merger {
         let inputs = unit.inputs.len();
         let id = self.names.next();
         let level = unit.level;
+        self.counts.merging.bytes_in.add(unit.bytes());
         let unit = Arc::new(unit);
         let mut merged = self.rewrite(id, &unit).await;
         for _ in 1..READ_ATTEMPTS {
@@ -145,9 +151,9 @@ impl Merger {
         let Merged { object, replacements } = merged?;
         let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
         rewriting::store(Arc::clone(&self.objects), id, object).await?;
-        let runs = replacements.len();
+        let (runs, counts) = (replacements.len(), &self.counts.merging);
         let swapped = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
-        let late = swapped.iter().filter(|outcome| outcome.is_err()).count();
+        let late = rewriting::count(counts, bytes, &swapped);
         tracing::info!(segment = %id, inputs, bytes, runs, late, "segments are merged");
         Ok(())
     }

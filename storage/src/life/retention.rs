@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use crate::ages::Ages;
 use crate::clock::Clock;
 use crate::command::{Command, Outcome};
+use crate::counts::LifeCounts;
 use crate::machine::Machine;
 use crate::state::State;
 
@@ -76,6 +77,7 @@ pub(super) struct Retention {
     began_ms: i64,
     began: Duration,
     ages: Ages,
+    counts: Arc<LifeCounts>,
     /// Topics that something was due of, or may be.
     topics: BTreeMap<TopicId, Kept>,
 }
@@ -101,10 +103,16 @@ struct Going {
 }
 
 impl Retention {
-    pub(super) fn new(machine: Machine, clock: Arc<dyn Clock>, config: RetentionConfig) -> Self {
+    pub(super) fn new(
+        machine: Machine,
+        clock: Arc<dyn Clock>,
+        config: RetentionConfig,
+        counts: Arc<LifeCounts>,
+    ) -> Self {
         let (began_ms, began) = (clock.now_ms(), clock.uptime());
         let ages = Ages::new(config.deleted_kept);
-        Self { machine, clock, config, began_ms, began, ages, topics: BTreeMap::new() }
+        let topics = BTreeMap::new();
+        Self { machine, clock, config, began_ms, began, ages, counts, topics }
     }
 
     pub(super) async fn run(mut self) {
@@ -201,10 +209,11 @@ impl Retention {
             for (partition, before, _) in partitions {
                 let start = start_of(*partition).filter(|start| start > before);
                 let Some(start) = start else { continue };
-                records += start.0 - before.0;
+                records += u64::try_from(start.0 - before.0).unwrap_or(0);
                 starts.push(format!("{}: {} to {}", partition.partition, before.0, start.0));
             }
             if !starts.is_empty() {
+                self.counts.records_expired.add(records);
                 let starts = starts.join(", ");
                 tracing::info!(topic = name, records, starts, "records expired");
             }
@@ -222,6 +231,7 @@ impl Retention {
             return Ok(());
         }
         self.propose(Command::PurgeTopics { topics }).await?;
+        self.counts.topics_purged.add_len(names.len());
         for topic in names {
             tracing::info!(topic, "a deleted topic is given up");
         }

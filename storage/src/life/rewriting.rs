@@ -16,6 +16,7 @@ use crate::command::{
     BatchProducer, BatchSummary, BatchTransaction, Command, NewExtent, Outcome, Rejection,
     Replacement,
 };
+use crate::counts::RewriteCounts;
 use crate::machine::Machine;
 use crate::object::{ObjectStore, Put};
 use crate::reader::PlacedBatch;
@@ -242,6 +243,21 @@ pub(crate) async fn swap(
         }
     }
     Ok(all)
+}
+
+/// Counts a segment that was written and what became of its replacements. Returns how many were
+/// turned away.
+pub(crate) fn count(
+    counts: &RewriteCounts,
+    bytes: u64,
+    outcomes: &[Result<(), Rejection>],
+) -> usize {
+    let late = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    counts.segments_out.add(u64::from(bytes > 0));
+    counts.bytes_out.add(bytes);
+    counts.rejected.add_len(late);
+    counts.swapped.add_len(outcomes.len() - late);
+    late
 }
 
 fn pieces(replacements: Vec<Replacement>) -> Vec<Vec<Replacement>> {

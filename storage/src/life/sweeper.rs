@@ -13,7 +13,9 @@
 //! One broker sweeps, the same whoever asks; if two do, because they don't agree yet, what one has
 //! deleted is not there for the other.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tokio::time::sleep;
 use crate::ages::Ages;
 use crate::clock::Clock;
 use crate::command::{Command, Outcome};
+use crate::counts::{LifeCounts, micros};
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
 use crate::machine::Machine;
@@ -71,6 +74,9 @@ pub(super) struct Sweeper {
     dropped: Ages,
     /// When the store was last listed, by the clock's uptime.
     listed: Duration,
+    /// When each segment that waits was first seen to.
+    waiting: BTreeMap<SegmentId, Duration>,
+    counts: Arc<LifeCounts>,
 }
 
 /// Why a round was not finished. There is another one.
@@ -88,10 +94,12 @@ impl Sweeper {
         objects: Arc<dyn ObjectStore>,
         clock: Arc<dyn Clock>,
         config: SweeperConfig,
+        counts: Arc<LifeCounts>,
     ) -> Self {
         let (begun, dropped) = (Ages::new(config.commit_max), Ages::new(config.grace));
         let listed = clock.uptime();
-        Self { machine, objects, config, clock, begun, dropped, listed }
+        let waiting = BTreeMap::new();
+        Self { machine, objects, config, clock, begun, dropped, listed, waiting, counts }
     }
 
     pub(super) async fn run(mut self) {
@@ -101,13 +109,24 @@ impl Sweeper {
             let applied = self.machine.read(State::applied);
             self.begun.note(now, applied);
             self.dropped.note(now, applied);
-            if !self.is_ours() {
-                continue;
-            }
-            if let Err(error) = self.round(now).await {
+            if self.is_ours()
+                && let Err(error) = self.round(now).await
+            {
                 tracing::warn!(%error, "sweeping is put off");
+                self.counts.sweeps_put_off.add(1);
             }
+            self.note_waiting(now);
         }
+    }
+
+    /// Notes what waits, on every broker: how long it does must not begin anew with the office.
+    fn note_waiting(&mut self, now: Duration) {
+        let known = mem::take(&mut self.waiting);
+        let since = |id: &SegmentId| (*id, known.get(id).copied().unwrap_or(now));
+        self.waiting =
+            self.machine.read(|state| state.segments().unreferenced().keys().map(since).collect());
+        let oldest = self.waiting.values().min();
+        self.counts.waiting_since.set(oldest.map_or(0, |since| micros(*since)));
     }
 
     fn is_ours(&self) -> bool {
@@ -153,6 +172,8 @@ impl Sweeper {
         let keys: Vec<ObjectKey> = segments.iter().map(SegmentId::key).collect();
         self.objects.delete(&keys).await?;
         let count = segments.len();
+        self.counts.segments_swept.add_len(count);
+        self.counts.bytes_swept.add(bytes);
         self.propose(Command::ForgetSegments { segments }).await?;
         tracing::info!(segments = count, bytes, "segments that nothing refers to are deleted");
         Ok(count)
@@ -170,6 +191,8 @@ impl Sweeper {
                 let keys: Vec<ObjectKey> = orphans.iter().map(|it| it.key.clone()).collect();
                 self.objects.delete(&keys).await?;
                 let count = keys.len();
+                self.counts.orphans_swept.add_len(count);
+                self.counts.orphan_bytes_swept.add(bytes);
                 tracing::info!(segments = count, bytes, "segments never committed are deleted");
             }
             if listed.len() < most.get() {

@@ -25,6 +25,7 @@ use crate::check;
 use crate::command::{
     BrokerAddress, Command, CommandId, Entry, EntryHash, Incarnation, Outcome, Proposal, Rejection,
 };
+use crate::counts;
 use crate::engine::Ports;
 use crate::invariant::InvariantId;
 use crate::log::{Freshness, LogRead, Slot};
@@ -271,6 +272,7 @@ impl Driver {
                     if !at_tail {
                         continue;
                     }
+                    self.note_tail(asked);
                     if freshness == Freshness::Latest {
                         self.tail_seen = asked;
                         if self.registered && self.read(|state| state.brokers().len() == 1) {
@@ -353,6 +355,11 @@ impl Driver {
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts that there was nothing behind what is applied, at a moment from `asked` on.
+    fn note_tail(&self, asked: Duration) {
+        self.shared.counts.followed_at.raise(counts::micros(asked));
     }
 
     fn tail_age(&self) -> Duration {

@@ -37,6 +37,11 @@ impl Lease {
         self.proven_at.fetch_max(since, Ordering::Relaxed);
     }
 
+    /// Whether nobody else can reach the log.
+    pub(super) fn is_for_good(&self) -> bool {
+        self.length.is_none()
+    }
+
     pub(super) fn is_held(&self) -> bool {
         let Some(length) = self.length else { return true };
         let proven_at = Duration::from_micros(self.proven_at.load(Ordering::Relaxed));

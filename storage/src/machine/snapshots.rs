@@ -14,7 +14,7 @@ use super::trim;
 use crate::engine::Ports;
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
-use crate::object::Put;
+use crate::object::{ObjectMeta, Put};
 use crate::offload::off_the_workers;
 use crate::port::PortError;
 use crate::snapshot::{SNAPSHOT_PREFIX, snapshot_key, snapshot_lsn};
@@ -26,13 +26,15 @@ const OLDER_KEPT: usize = 1;
 
 const LIST_MAX: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
-/// The state in the newest snapshot that is whole; an empty one if there is none.
+/// The state in the newest snapshot that is whole, and its length in bytes; an empty one if there
+/// is none.
 ///
 /// A damaged snapshot is passed over with an alarm: the one before it and the log hold the same.
-pub(super) async fn newest(ports: &Ports) -> Result<State, PortError> {
-    for (_, key) in list(ports).await?.iter().rev() {
+pub(super) async fn newest(ports: &Ports) -> Result<(State, u64), PortError> {
+    for (_, object) in list(ports).await?.iter().rev() {
+        let ObjectMeta { key, size } = object;
         match load(ports, key).await? {
-            Loaded::Good(state) => return Ok(*state),
+            Loaded::Good(state) => return Ok((*state, *size)),
             // Deleted since it was listed: there are newer ones. If all are gone, so is the log
             // that went with them, and whoever reads that starts over.
             Loaded::Gone => {}
@@ -41,23 +43,24 @@ pub(super) async fn newest(ports: &Ports) -> Result<State, PortError> {
             }
         }
     }
-    Ok(State::new())
+    Ok((State::new(), 0))
 }
 
 /// The snapshots as this process knows them: what it has read back once is not read again.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     judged: BTreeMap<ObjectKey, bool>,
-    trimmed: Lsn,
+    pub(super) trimmed: Lsn,
 }
 
-/// What became of a snapshot that was due.
+/// The snapshot that there is now, since one was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Saved {
-    /// It was written, read back and found good.
-    Written,
-    /// Another broker has written one since, at this position: that will do.
-    ByAnother(Lsn),
+pub(super) struct Saved {
+    /// Its position: that of the state to be saved, or a later one than was known, because another
+    /// broker has written one since, which will do.
+    pub(super) lsn: Lsn,
+    /// Its length in bytes.
+    pub(super) bytes: u64,
 }
 
 impl Snapshots {
@@ -73,9 +76,10 @@ impl Snapshots {
         let text = |error: PortError| error.to_string();
         let (lsn, log) = (state.applied(), state.log_id());
         let listed = list(ports).await.map_err(text)?;
-        let by_others = listed.iter().rev().map(|(at, _)| *at);
-        if let Some(newer) = by_others.into_iter().find(|at| *at <= lsn).filter(|at| *at > known) {
-            return Ok(Saved::ByAnother(newer));
+        let mut by_others = listed.iter().rev();
+        let newest = by_others.find(|(at, _)| *at <= lsn).filter(|(at, _)| *at > known);
+        if let Some((newer, object)) = newest {
+            return Ok(Saved { lsn: *newer, bytes: object.size });
         }
         let (bytes, digest) = off_the_workers(move || state.to_snapshot()).await;
         let (key, length) = (snapshot_key(lsn, digest), bytes.len());
@@ -90,23 +94,24 @@ impl Snapshots {
             // The next snapshot takes it along.
             tracing::warn!(%lsn, error, "what lies behind snapshots could not be cleared");
         }
-        Ok(Saved::Written)
+        Ok(Saved { lsn, bytes: u64::try_from(length).unwrap_or(u64::MAX) })
     }
 
     /// Trims the log and deletes snapshots behind the second newest good one.
     async fn clear_behind(&mut self, ports: &Ports, log: Uuid, old: Lsn) -> Result<(), String> {
         let text = |error: PortError| error.to_string();
         let listed = list(ports).await.map_err(text)?;
-        self.judged.retain(|key, _| listed.iter().any(|(_, listed)| listed == key));
+        self.judged.retain(|key, _| listed.iter().any(|(_, listed)| listed.key == *key));
         let twins = listed.windows(2).find(|pair| pair[0].0 == pair[1].0);
         if let Some([(lsn, one), (_, other)]) = twins {
             // The state is a function of the log: one of them was computed wrongly (C6).
+            let (one, other) = (&one.key, &other.key);
             tracing::error!(%lsn, %one, %other, "two snapshots of an entry differ: not trimmed");
             return Ok(());
         }
         let mut good = Vec::new();
-        for (at, (lsn, key)) in listed.iter().enumerate().rev() {
-            if self.is_good(ports, key, log).await.map_err(text)? {
+        for (at, (lsn, object)) in listed.iter().enumerate().rev() {
+            if self.is_good(ports, &object.key, log).await.map_err(text)? {
                 good.push((at, *lsn));
             }
             if good.len() == 2 {
@@ -121,7 +126,7 @@ impl Snapshots {
         }
         let Some((second, _)) = good.get(1) else { return Ok(()) };
         let stale = listed.iter().take(second.saturating_sub(OLDER_KEPT));
-        let stale: Vec<ObjectKey> = stale.map(|(_, key)| key.clone()).collect();
+        let stale: Vec<ObjectKey> = stale.map(|(_, object)| object.key.clone()).collect();
         ports.objects.delete(&stale).await.map_err(text)
     }
 
@@ -149,15 +154,16 @@ impl Snapshots {
 }
 
 /// All snapshots with their positions, oldest first.
-async fn list(ports: &Ports) -> Result<Vec<(Lsn, ObjectKey)>, PortError> {
-    let mut keys: Vec<ObjectKey> = Vec::new();
+async fn list(ports: &Ports) -> Result<Vec<(Lsn, ObjectMeta)>, PortError> {
+    let mut found: Vec<ObjectMeta> = Vec::new();
     loop {
-        let page = ports.objects.list(SNAPSHOT_PREFIX, keys.last(), LIST_MAX).await?;
+        let after = found.last().map(|object| &object.key);
+        let page = ports.objects.list(SNAPSHOT_PREFIX, after, LIST_MAX).await?;
         let last = page.len() < LIST_MAX.get();
-        keys.extend(page.into_iter().map(|object| object.key));
+        found.extend(page);
         if last {
-            let position = |key: ObjectKey| snapshot_lsn(&key).map(|lsn| (lsn, key));
-            return Ok(keys.into_iter().filter_map(position).collect());
+            let position = |it: ObjectMeta| snapshot_lsn(&it.key).map(|lsn| (lsn, it));
+            return Ok(found.into_iter().filter_map(position).collect());
         }
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct Recovered {
     pub(super) state: State,
     /// The position of the snapshot it was made of; zero if there was none.
     pub(super) snapshot: Lsn,
+    /// Its length in bytes.
+    pub(super) snapshot_bytes: u64,
     /// Bytes of the entries behind it.
     pub(super) bytes: u64,
 }
@@ -117,11 +119,13 @@ pub(super) async fn recover_own(ports: &Ports) -> Result<Recovered, StartError> 
 async fn recover(ports: &Ports) -> Result<Recovered, StartError> {
     let mut tried = None;
     loop {
-        let state =
+        let (state, length) =
             patiently("objects", || snapshots::newest(ports)).await.map_err(StartError::Objects)?;
         let snapshot = state.applied();
         let (floor, reached) = match follow(ports, state).await? {
-            Followed::ToTail(recovered) => return Ok(*recovered),
+            Followed::ToTail(recovered) => {
+                return Ok(Recovered { snapshot_bytes: length, ..*recovered });
+            }
             Followed::ToFloor { floor, reached } => (floor, reached),
         };
         if tried.is_some_and(|tried| tried >= snapshot) {
@@ -151,7 +155,9 @@ async fn follow(ports: &Ports, mut state: State) -> Result<Followed, StartError>
     let read =
         |from| patiently("log", move || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest));
     match replica::follow(&mut state, read).await {
-        Ok(bytes) => Ok(Followed::ToTail(Box::new(Recovered { state, snapshot, bytes }))),
+        Ok(bytes) => {
+            Ok(Followed::ToTail(Box::new(Recovered { state, snapshot, snapshot_bytes: 0, bytes })))
+        }
         Err(FollowError::Trimmed(floor)) => {
             Ok(Followed::ToFloor { floor, reached: state.applied() })
         }

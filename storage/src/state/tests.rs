@@ -7,6 +7,7 @@
 
 pub(crate) mod chain;
 mod edges;
+mod gauges;
 mod happenings;
 mod invariants;
 mod lives;

@@ -58,7 +58,7 @@ impl Drop for Running {
 }
 
 fn keep(machine: Machine, clock: Arc<ManualClock>, config: RetentionConfig) -> Running {
-    Running(tokio::spawn(Retention::new(machine, clock, config).run()))
+    Running(tokio::spawn(Retention::new(machine, clock, config, Arc::default()).run()))
 }
 
 impl House {

@@ -98,9 +98,10 @@ impl Driver {
             }
             let entry = self.entry(proposals.clone());
             let bytes = entry.encode();
-            match self.append_until_answered(entry.lsn, &bytes).await {
+            match self.append_counted(entry.lsn, &bytes).await {
                 Answer::Committed => {
                     self.tail_seen = self.ports.clock.uptime();
+                    self.note_tail(self.tail_seen);
                     // That this broker lives is no reason for others to look.
                     if !is_heartbeat(&entry) {
                         self.tell_others(entry.lsn);
@@ -170,6 +171,19 @@ impl Driver {
         of_ours.filter_map(|proposal| self.pending.remove(&proposal.id.counter)).collect()
     }
 
+    async fn append_counted(&mut self, at: Lsn, bytes: &Bytes) -> Answer {
+        let answer = self.append_until_answered(at, bytes).await;
+        let counts = &self.shared.counts;
+        match &answer {
+            Answer::Committed => counts.appended.add(1),
+            Answer::Taken(found) if found == bytes => counts.appended.add(1),
+            Answer::Taken(_) => counts.lost.add(1),
+            Answer::Refused(_) => counts.refused.add(1),
+            Answer::Trimmed | Answer::Broken(_) => {}
+        }
+        answer
+    }
+
     /// SUBTLE: once one attempt went unanswered, a later refusal proves nothing, because the first
     /// may have landed or may land yet. Only `Committed` and `Taken` end the uncertainty.
     async fn append_until_answered(&mut self, at: Lsn, bytes: &Bytes) -> Answer {
@@ -208,6 +222,7 @@ impl Driver {
                     }
                 }
             }
+            self.shared.counts.unknown.add(1);
             // Nobody can be heard meanwhile, so nobody's silence means anything.
             self.heard.clear();
             sleep(self.random.random_range(Duration::ZERO..=backoff)).await;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::ages::Ages;
+use crate::counts;
 use crate::lsn::Lsn;
 use crate::machine::MachineConfig;
 use crate::machine::snapshots::{Saved, Snapshots};
@@ -32,6 +33,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub(in crate::machine) struct Saving {
     /// The newest snapshot known.
     last: Lsn,
+    /// Its length in bytes.
+    last_bytes: u64,
     /// When that came to be known.
     since: Instant,
     /// Bytes of the entries applied after it, or after the state that is being saved.
@@ -49,15 +52,16 @@ pub(in crate::machine) struct Saving {
     underway: JoinSet<Ended>,
 }
 
-/// What a task that saves the state gives back: what is known of the snapshots, which state it was,
-/// and what became of it.
-type Ended = (Snapshots, Lsn, Result<Saved, String>);
+/// What a task that saves the state gives back: what is known of the snapshots, and which there is
+/// now.
+type Ended = (Snapshots, Result<Saved, String>);
 
 impl Saving {
     pub(in crate::machine) fn new(config: &MachineConfig, recovered: &Recovered) -> Self {
         let now = Instant::now();
         Self {
             last: recovered.snapshot,
+            last_bytes: recovered.snapshot_bytes,
             since: now,
             bytes: recovered.bytes,
             bytes_underway: 0,
@@ -107,18 +111,17 @@ impl Saving {
     /// Learns what became of a snapshot.
     fn note(&mut self, ended: Result<Ended, JoinError>) {
         let saved = match ended {
-            Ok((snapshots, lsn, saved)) => {
+            Ok((snapshots, saved)) => {
                 self.snapshots = snapshots;
-                saved.map(|saved| match saved {
-                    Saved::Written => lsn,
-                    Saved::ByAnother(newest) => newest,
-                })
+                saved
             }
             Err(error) => Err(error.to_string()),
         };
         match saved {
-            Ok(newest) => {
-                self.last = self.last.max(newest);
+            Ok(Saved { lsn, bytes }) => {
+                if lsn > self.last {
+                    (self.last, self.last_bytes) = (lsn, bytes);
+                }
                 self.since = Instant::now();
                 self.retry = RETRY_MIN;
             }
@@ -143,8 +146,14 @@ impl Driver {
             self.saving.note(ended);
         }
         if self.registered && self.saving.is_due(&self.config, applied) {
-            self.begin_snapshot(applied, self.saving.ages.old(now));
+            self.begin_snapshot(self.saving.ages.old(now));
         }
+        let Saving { last, last_bytes, since, snapshots, .. } = &self.saving;
+        let counts = &self.shared.counts;
+        counts.snapshot.set(last.get());
+        counts.snapshot_bytes.set(*last_bytes);
+        counts.snapshot_known_at.set(counts::micros(now.saturating_sub(since.elapsed())));
+        counts.floor.raise(snapshots.trimmed.get());
     }
 
     /// When to wake for a snapshot, if nothing else happens.
@@ -153,7 +162,7 @@ impl Driver {
         is_behind.then(|| self.saving.due_at(&self.config))
     }
 
-    fn begin_snapshot(&mut self, lsn: Lsn, old: Lsn) {
+    fn begin_snapshot(&mut self, old: Lsn) {
         self.saving.patience = 1.0 + self.random.random_range(0.0..SLACK_MAX);
         self.saving.bytes_underway = mem::take(&mut self.saving.bytes);
         let known = self.saving.last;
@@ -163,7 +172,7 @@ impl Driver {
         let ports = self.ports.clone();
         self.saving.underway.spawn(async move {
             let saved = snapshots.save(&ports, state, known, old).await;
-            (snapshots, lsn, saved)
+            (snapshots, saved)
         });
     }
 }

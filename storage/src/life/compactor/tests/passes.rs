@@ -74,7 +74,7 @@ impl House {
         let exclusive = MachineConfig { exclusive: true, ..MachineConfig::default() };
         let store = Arc::clone(&ports.objects);
         let machine = Machine::start(exclusive, BrokerAddress::default(), ports, 1).await.unwrap();
-        let compactor = Compactor::new(machine.clone(), store, config, 3);
+        let compactor = Compactor::new(machine.clone(), store, config, 3, Arc::default());
         let names = Names::new(machine.clone(), 5, *b"writing.");
         let (producer, sequence) = (None, 0);
         let house = Self { machine, objects, clock, compactor, names, producer, sequence };
