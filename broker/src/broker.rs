@@ -26,6 +26,8 @@ use crate::context::Context;
 use crate::group::GroupCoordinator;
 use crate::group_settings;
 use crate::handlers::init_producer_id::ProducerIdBlock;
+use crate::memory::MemoryBudget;
+use crate::metrics::{Metrics, listener};
 use crate::peers::Peers;
 use crate::server::{Listener, Server};
 use crate::stalls;
@@ -36,9 +38,10 @@ use crate::transactions::TransactionCoordinator;
 pub struct Broker {
     address: SocketAddr,
     zone_addresses: BTreeMap<String, SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     context: Arc<Context>,
     server: Server,
-    watching: [JoinHandle<()>; 2],
+    watching: Vec<JoinHandle<()>>,
 }
 
 /// How long clients are told to ask other brokers before this one stops: time for a few tries.
@@ -83,7 +86,7 @@ impl Broker {
     pub async fn start(config: Config, on: Foundation) -> Result<Self, BrokerError> {
         let Foundation { objects, log, clock, is_exclusive, puts_are_charged, seed } = on;
         let listening = Listening::on(&config).await?;
-        let Listening { listeners, socket, zone_addresses, address } = listening;
+        let Listening { listeners, socket, zone_addresses, metrics, address } = listening;
         let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
         // Where a put costs as much as eight kilobytes in the log, more does not pay; where it
         // costs nothing it still takes as long as several writes.
@@ -114,6 +117,7 @@ impl Broker {
             machine.read(|state| group_settings::of(state, node, group))
         });
         let transactions = TransactionCoordinator::start(engine.machine.clone());
+        let memory = MemoryBudget::new(config.memory_bytes);
         let context = Arc::new(Context {
             engine,
             groups,
@@ -122,15 +126,21 @@ impl Broker {
             config,
             address,
             is_leaving: watch::Sender::new(false),
+            memory,
+            metrics: Metrics::default(),
             nonsense: Throttle::default(),
             producer_ids: ProducerIdBlock::default(),
         });
         let server = Server::start(listeners, Arc::clone(&context));
-        let watching = [
+        let mut watching = vec![
             tokio::spawn(stalls::watch(Arc::clone(&context), server.gate())),
             tokio::spawn(group_settings::expire_offsets(Arc::downgrade(&context))),
         ];
-        Ok(Self { address: socket, zone_addresses, context, server, watching })
+        let metrics_address = metrics.as_ref().map(|(_, at)| *at);
+        if let Some((socket, _)) = metrics {
+            watching.push(tokio::spawn(listener::serve(socket, Arc::downgrade(&context))));
+        }
+        Ok(Self { address: socket, zone_addresses, metrics_address, context, server, watching })
     }
 
     /// The address it listens on.
@@ -141,6 +151,11 @@ impl Broker {
     /// The addresses of its listeners for zones.
     pub fn zone_addresses(&self) -> &BTreeMap<String, SocketAddr> {
         &self.zone_addresses
+    }
+
+    /// The address at which it shows its metrics, if it does.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Resolves if the broker can't go on; it must be stopped then.
@@ -197,6 +212,8 @@ struct Listening {
     /// The address of the first.
     socket: SocketAddr,
     zone_addresses: BTreeMap<String, SocketAddr>,
+    /// The listener for metrics, and its address.
+    metrics: Option<(TcpListener, SocketAddr)>,
     address: BrokerAddress,
 }
 
@@ -218,7 +235,11 @@ impl Listening {
         let peer = config.peer_address.clone().map(|(host, port)| Endpoint { host, port });
         let zone = config.zone.clone();
         let address = BrokerAddress { host, port, zone, peer, zone_listeners };
-        Ok(Self { listeners, socket, zone_addresses, address })
+        let metrics = match &config.metrics_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { listeners, socket, zone_addresses, metrics, address })
     }
 }
 

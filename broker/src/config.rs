@@ -46,6 +46,10 @@ pub struct Settings {
     /// the port listened on].
     #[arg(long, value_name = "ZONE=HOST:PORT,...")]
     zone_advertise: Option<String>,
+    /// Address at which /metrics, /healthz and /readyz are served over plain HTTP to whoever asks
+    /// [default: none].
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
     /// Cluster that this broker belongs to: brokers with the same store, log and cluster share
     /// everything [default: odradek].
     #[arg(long, value_name = "NAME")]
@@ -145,6 +149,8 @@ pub struct Config {
     pub peer_address: Option<(String, u16)>,
     /// Listeners for zones.
     pub zone_listeners: BTreeMap<String, ZoneListener>,
+    /// Address of the listener for metrics, if there is to be one.
+    pub metrics_listen: Option<String>,
     /// Name of the cluster, and of its log.
     pub cluster: String,
     /// Location of the object store.
@@ -262,6 +268,7 @@ impl Default for Config {
             zone: None,
             peer_address: None,
             zone_listeners: BTreeMap::new(),
+            metrics_listen: None,
             cluster: "odradek".to_owned(),
             store: "memory:".to_owned(),
             log: "memory:".to_owned(),
@@ -317,6 +324,7 @@ impl Config {
             zone: settings.zone,
             peer_address,
             zone_listeners,
+            metrics_listen: settings.metrics_listen,
             cluster,
             store: settings.store.unwrap_or_else(|| under_data("objects")),
             log: settings.log.unwrap_or_else(|| under_data("log")),
@@ -362,6 +370,7 @@ impl Config {
             }
         }
         host_and_port(&self.listen)?;
+        self.metrics_listen.as_deref().map(host_and_port).transpose()?;
         Ok(self)
     }
 }
@@ -376,6 +385,7 @@ impl Settings {
             peer_address: self.peer_address.or(other.peer_address),
             zone_listen: self.zone_listen.or(other.zone_listen),
             zone_advertise: self.zone_advertise.or(other.zone_advertise),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
             cluster: self.cluster.or(other.cluster),
             store: self.store.or(other.store),
             log: self.log.or(other.log),

@@ -26,11 +26,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::context::Context;
 use crate::dispatch::{self, Reply};
-use crate::memory::{MemoryBudget, Share};
+use crate::memory::Share;
 use crate::session::Session;
 
 /// Replies that may wait in one connection.
@@ -81,6 +81,8 @@ enum End {
 struct Queued {
     header: RequestHeader,
     reply: Reply,
+    /// When its request was there.
+    since: Instant,
     _share: Share,
 }
 
@@ -97,13 +99,12 @@ pub(crate) async fn serve(
     stream: TcpStream,
     client: Client,
     context: Arc<Context>,
-    memory: MemoryBudget,
     stop: watch::Receiver<bool>,
 ) {
     let (read, write) = stream.into_split();
     let (replies, queue) = mpsc::channel(REPLIES_MAX);
     let peer = client.peer;
-    let reader = Reader { read, client, context: Arc::clone(&context), memory, replies, stop };
+    let reader = Reader { read, client, context: Arc::clone(&context), replies, stop };
     let end = {
         let reading = reader.run();
         let writing = write_replies(write, queue, Arc::clone(&context));
@@ -129,7 +130,6 @@ struct Reader {
     read: OwnedReadHalf,
     client: Client,
     context: Arc<Context>,
-    memory: MemoryBudget,
     replies: mpsc::Sender<Queued>,
     stop: watch::Receiver<bool>,
 }
@@ -156,17 +156,21 @@ impl Reader {
             self.context.machine().receive(message);
             return Ok(());
         }
+        let since = Instant::now();
         let header = read_header(&mut body)?;
         let request = Request::decode(&header, body)?;
         let Client { peer, listener_zone } = self.client.clone();
         let session = Session::new(peer, &header.client_id, listener_zone);
         let reply = dispatch::begin(&self.context, session, header.version, request).await;
         let reply = match reply {
-            Reply::None => return Ok(()),
+            Reply::None => {
+                self.context.metrics.carried_out(header.api, since.elapsed(), None);
+                return Ok(());
+            }
             Reply::Close => return Err(End::Unacknowledged),
             reply => reply,
         };
-        let queued = Queued { header, reply, _share: share };
+        let queued = Queued { header, reply, since, _share: share };
         self.replies.send(queued).await.map_err(|_| End::Closed)
     }
 
@@ -200,7 +204,7 @@ impl Reader {
     /// Reads a frame in steps: a client that announces much and sends little costs little.
     async fn frame(&mut self, length: usize) -> Result<(Bytes, Share), End> {
         let mut frame = BytesMut::new();
-        let mut share = self.memory.begin(length.min(STEP_BYTES)).await;
+        let mut share = self.context.memory.begin(length.min(STEP_BYTES)).await;
         loop {
             let step = (length - frame.len()).min(STEP_BYTES.max(frame.len()));
             let start = frame.len();
@@ -210,7 +214,7 @@ impl Reader {
                 return Ok((frame.freeze(), share));
             }
             let next = (length - frame.len()).min(frame.len());
-            self.memory.extend(&mut share, next).await;
+            self.context.memory.extend(&mut share, next).await;
         }
     }
 
@@ -232,7 +236,8 @@ async fn write_replies(
     context: Arc<Context>,
 ) -> Result<(), End> {
     while let Some(queued) = queue.recv().await {
-        let parts = dispatch::finish(&context, &queued.header, queued.reply).await;
+        let Queued { header, reply, since, _share } = queued;
+        let parts = dispatch::finish(&context, &header, reply, since).await;
         let Some(parts) = parts else { return Err(End::Closed) };
         write_parts(&mut write, parts).await?;
     }

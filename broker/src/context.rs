@@ -13,6 +13,8 @@ use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
 use crate::group::GroupCoordinator;
 use crate::handlers::init_producer_id::ProducerIdBlock;
+use crate::memory::MemoryBudget;
+use crate::metrics::Metrics;
 use crate::telemetry::Throttle;
 use crate::transactions::TransactionCoordinator;
 
@@ -28,6 +30,10 @@ pub(crate) struct Context {
     pub(crate) address: BrokerAddress,
     /// Whether it is about to stop, and sends clients to others.
     pub(crate) is_leaving: watch::Sender<bool>,
+    /// Bytes that requests in flight may take.
+    pub(crate) memory: MemoryBudget,
+    /// What is counted of clients.
+    pub(crate) metrics: Metrics,
     /// For what is said of clients that send nonsense.
     pub(crate) nonsense: Throttle,
     /// The consumer groups it coordinates.

@@ -9,6 +9,8 @@ use odradek_protocol::messages::ProduceResponse;
 use odradek_protocol::request::Request;
 use odradek_protocol::response::{Response, unsupported_api_versions};
 
+use tokio::time::Instant;
+
 use crate::context::Context;
 use crate::handlers::produce::Begun;
 use crate::handlers::{
@@ -56,11 +58,13 @@ pub(crate) async fn begin(
     }
 }
 
-/// Finishes a reply: the frame, in parts; `None` if it can't be said, and the connection must end.
+/// Finishes a reply to a request that was there at `since`: the frame, in parts; `None` if it
+/// can't be said, and the connection must end.
 pub(crate) async fn finish(
     context: &Context,
     header: &RequestHeader,
     reply: Reply,
+    since: Instant,
 ) -> Option<Vec<Bytes>> {
     let response = match reply {
         Reply::Produce(response) => Response::Produce(response.await),
@@ -73,6 +77,7 @@ pub(crate) async fn finish(
         }
         Reply::None | Reply::Close => return None,
     };
+    context.metrics.carried_out(header.api, since.elapsed(), Some(&response));
     match response.encode(header.version, header.correlation_id) {
         Ok(parts) => Some(parts),
         Err(error) => {

@@ -23,6 +23,7 @@ mod group_settings;
 mod handlers;
 mod leadership;
 mod memory;
+mod metrics;
 mod operations;
 mod peers;
 mod resources;

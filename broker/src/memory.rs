@@ -19,6 +19,7 @@ const UNIT_BYTES: usize = 1024;
 /// The budget of one broker. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget {
+    total: usize,
     units: Arc<Semaphore>,
     overdraft: Arc<Semaphore>,
 }
@@ -34,7 +35,14 @@ impl MemoryBudget {
     /// A budget of about so many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units)), overdraft: Arc::new(Semaphore::new(1)) }
+        let (free, overdraft) = (Semaphore::new(units), Semaphore::new(1));
+        Self { total: units, units: Arc::new(free), overdraft: Arc::new(overdraft) }
+    }
+
+    /// Bytes of the budget that are taken, and all of them.
+    pub(crate) fn used_bytes(&self) -> (usize, usize) {
+        let used = self.total.saturating_sub(self.units.available_permits());
+        (used * UNIT_BYTES, self.total * UNIT_BYTES)
     }
 
     /// Begins a frame: waits until there is something left, and takes the first step.
@@ -69,7 +77,9 @@ mod tests {
     #[tokio::test]
     async fn frames_that_want_more_than_there_is_finish_one_after_the_other() {
         let budget = MemoryBudget::new(8 * UNIT_BYTES);
+        assert_eq!(budget.used_bytes(), (0, 8 * UNIT_BYTES));
         let mut first = budget.begin(4 * UNIT_BYTES).await;
+        assert_eq!(budget.used_bytes(), (4 * UNIT_BYTES, 8 * UNIT_BYTES));
         let mut second = budget.begin(4 * UNIT_BYTES).await;
         budget.extend(&mut first, 4 * UNIT_BYTES).await;
         assert!(first.overdrawn.is_some());

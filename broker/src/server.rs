@@ -11,7 +11,6 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::connection::{self, Client};
 use crate::context::Context;
-use crate::memory::MemoryBudget;
 
 /// Most connections at once. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -70,7 +69,6 @@ pub(crate) struct Listener {
 #[derive(Clone)]
 struct Shared {
     context: Arc<Context>,
-    memory: MemoryBudget,
     places: Arc<Semaphore>,
     gate: Gate,
     stop: watch::Receiver<bool>,
@@ -81,9 +79,8 @@ impl Server {
     pub(crate) fn start(listeners: Vec<Listener>, context: Arc<Context>) -> Self {
         let (stopping, stop) = watch::channel(false);
         let gate = Gate::default();
-        let memory = MemoryBudget::new(context.config.memory_bytes);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let shared = Shared { context, memory, places, gate: gate.clone(), stop };
+        let shared = Shared { context, places, gate: gate.clone(), stop };
         let accepting =
             listeners.into_iter().map(|it| tokio::spawn(accept(it, shared.clone()))).collect();
         Self { stopping, gate, accepting }
@@ -108,7 +105,7 @@ impl Server {
 }
 
 async fn accept(listener: Listener, shared: Shared) {
-    let Shared { context, memory, places, gate, mut stop } = shared;
+    let Shared { context, places, gate, mut stop } = shared;
     let Listener { socket, zone } = listener;
     let mut connections = JoinSet::new();
     loop {
@@ -134,15 +131,17 @@ async fn accept(listener: Listener, shared: Shared) {
         if let Err(error) = set_up(&stream) {
             tracing::debug!(%peer, %error, "socket options can't be set");
         }
-        let (context, memory, stop) = (Arc::clone(&context), memory.clone(), stop.clone());
+        let (context, stop) = (Arc::clone(&context), stop.clone());
         let (client, gate) = (Client { peer, listener_zone: zone.clone() }, gate.clone());
         connections.spawn(async move {
             gate.wait_for(true).await;
+            context.metrics.connections_opened.add(1);
             tokio::select! {
                 biased;
                 () = gate.wait_for(false) => {}
-                () = connection::serve(stream, client, context, memory, stop) => {}
+                () = connection::serve(stream, client, Arc::clone(&context), stop) => {}
             }
+            context.metrics.connections_closed.add(1);
             drop(place);
         });
     }

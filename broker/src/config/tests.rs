@@ -73,3 +73,13 @@ fn values_that_make_no_sense_are_refused() {
         assert!(Config::from_settings(flags(arguments)).is_err(), "{arguments:?}");
     }
 }
+
+#[test]
+fn nobody_is_shown_metrics_unless_somebody_says_where() {
+    assert_eq!(Config::from_settings(flags(&[])).unwrap().metrics_listen, None);
+    let given = flags(&["--metrics-listen", "0.0.0.0:9464"]);
+    let config = Config::from_settings(given).unwrap();
+    assert_eq!(config.metrics_listen.as_deref(), Some("0.0.0.0:9464"));
+    let given = environment(&[("ODRADEK_METRICS_LISTEN", "nowhere")]).unwrap();
+    assert!(Config::from_settings(given).unwrap_err().to_string().contains("\"nowhere\""));
+}

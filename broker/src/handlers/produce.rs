@@ -120,6 +120,10 @@ pub(crate) async fn begin(
     }
     let refused = topics.iter().flat_map(|topic| &topic.partitions);
     let refused = refused.into_iter().any(|(_, fate)| matches!(fate, Fate::Refused(_)));
+    for batch in &batches {
+        context.metrics.bytes_in.add_len(batch.1.bytes.len());
+        context.metrics.records_in.add(u64::from(batch.1.summary.records));
+    }
     let appending = context.engine.writer.append(batches).await;
     if acks == 0 {
         return match appending {
