@@ -140,6 +140,12 @@ fn point(at: &str) -> Result<Point, Refusal> {
     }
 }
 
+/// Whether a text says a point; if not, why.
+#[cfg(feature = "test-util")]
+pub(crate) fn check_point(at: &str) -> Result<(), String> {
+    point(at).map(drop).map_err(|refusal| refusal.message)
+}
+
 /// Where the branch of a partition ends: where a batch begins, at the point or behind it.
 async fn end(
     context: &Context,

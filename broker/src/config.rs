@@ -451,6 +451,13 @@ fn from_file(path: &Path) -> Result<Settings, ConfigError> {
     toml::from_str(&text).map_err(|error| said(one_line(&error)))
 }
 
+/// Whether a file of this content makes a configuration; if not, why.
+#[cfg(feature = "test-util")]
+pub(crate) fn check_file(text: &str) -> Result<(), String> {
+    let settings = toml::from_str(text).map_err(|error| one_line(&error))?;
+    Config::from_settings(settings).map(drop).map_err(|error| error.to_string())
+}
+
 fn one_line(error: &toml::de::Error) -> String {
     error.message().replace('\n', ", ")
 }

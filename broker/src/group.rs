@@ -30,7 +30,7 @@ pub mod assignors;
 pub mod classic;
 pub mod consumer;
 mod error;
-mod offsets;
+pub(crate) mod offsets;
 mod settings;
 #[cfg(test)]
 pub(crate) mod town;

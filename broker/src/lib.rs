@@ -16,6 +16,8 @@ mod connection;
 mod context;
 mod directory;
 mod dispatch;
+#[cfg(feature = "test-util")]
+pub mod doors;
 mod error;
 pub mod group;
 mod group_configs;

@@ -44,6 +44,12 @@ pub(crate) enum Resource {
     ClientMetrics(String),
 }
 
+/// All that can have configs.
+#[cfg(feature = "test-util")]
+pub(crate) fn tables() -> [&'static [Definition]; 3] {
+    [TOPIC_CONFIGS, BROKER_CONFIGS, GROUP_CONFIGS]
+}
+
 impl Resource {
     /// The configs it can have.
     pub(crate) fn table(&self) -> &'static [Definition] {

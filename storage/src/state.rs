@@ -26,6 +26,8 @@ mod halt;
 pub mod life;
 pub mod partition;
 pub mod producers;
+#[cfg(any(test, feature = "test-util"))]
+pub mod recount;
 pub mod retention;
 pub mod segments;
 pub mod topics;

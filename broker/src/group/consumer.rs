@@ -27,6 +27,8 @@ mod tests;
 mod topics;
 mod turn;
 
+#[cfg(feature = "test-util")]
+pub(crate) use topics::check_regex;
 use topics::{Patterns, Topics, Wanted};
 use turn::{Decision, Turn};
 

@@ -17,6 +17,8 @@ use crate::transactions;
 mod subscriptions;
 
 use subscriptions::Subscribed;
+#[cfg(feature = "test-util")]
+pub(crate) use subscriptions::topics_of;
 
 /// The transaction that positions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,13 @@
 //! simple to be wrong.
 //!
 //! `chain` makes entries that follow each other, `strategies` draws commands from a world small
-//! enough that they meet, `happenings` counts whether they do, `invariants` recounts what the state
+//! enough that they meet, `happenings` counts whether they do, `recount` recounts what the state
 //! claims about itself.
 
 pub(crate) mod chain;
 mod edges;
 mod gauges;
 mod happenings;
-mod invariants;
 mod lives;
 mod model;
 mod properties;

@@ -14,6 +14,9 @@ use crate::group::GroupError;
 /// Most bytes that a compiled expression may take.
 const COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
+/// Longest expression, in bytes: what parsing it takes is a hundred times as much.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+
 /// The topics that somebody in a group asks for, as far as they exist.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
@@ -154,9 +157,19 @@ impl Patterns {
     }
 }
 
+/// Whether an expression can be compiled; if not, why.
+#[cfg(feature = "test-util")]
+pub(crate) fn check_regex(text: &str) -> Result<(), String> {
+    compile(text).map(drop).map_err(|error| error.to_string())
+}
+
 /// Compiles an expression that matches whole names.
 fn compile(text: &str) -> Result<Regex, GroupError> {
     let build = |text: &str| RegexBuilder::new(text).size_limit(COMPILED_BYTES_MAX).build();
+    if text.len() > TEXT_BYTES_MAX {
+        let why = format!("{} bytes long, at most {TEXT_BYTES_MAX} are taken", text.len());
+        return Err(GroupError::InvalidRegex(why));
+    }
     if has_foreign_repetition(text) {
         return Err(GroupError::InvalidRegex("a repetition that RE2 does not know".to_owned()));
     }
@@ -300,6 +313,8 @@ mod tests {
             assert!(!why.is_empty() && !why.contains('\n'), "{text}: {why}");
         }
         assert!(compile("((((a{100}){100}){100}){100})").is_err(), "it would take all memory");
+        assert!(compile(&"a".repeat(TEXT_BYTES_MAX + 1)).is_err(), "so would this, if longer");
+        assert!(compile(&"a".repeat(TEXT_BYTES_MAX)).is_ok());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Subscribed {
 
 /// Topics in a ConsumerProtocolSubscription: a version, then an array of strings, then what is of
 /// no interest here. None if it is no such thing.
-fn topics_of(mut metadata: Bytes) -> Option<Vec<String>> {
+pub(crate) fn topics_of(mut metadata: Bytes) -> Option<Vec<String>> {
     let _version = metadata.try_get_i16().ok()?;
     let count = metadata.try_get_i32().ok()?;
     let mut topics = Vec::new();

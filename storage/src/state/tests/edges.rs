@@ -7,7 +7,6 @@ use odradek_protocol::id::{Offset, ProducerId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use super::chain::{Chain, begun, create_topic, propose, register};
-use super::invariants::recount;
 use crate::command::groups::{ClassicMember, MemberChange};
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, Command, GroupChange, Incarnation,

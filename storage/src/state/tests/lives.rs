@@ -6,7 +6,6 @@ use odradek_protocol::id::{NodeId, Offset, TopicId, TopicPartition};
 use uuid::Uuid;
 
 use super::chain::{begun, create_topic, propose};
-use super::invariants::recount;
 use crate::command::{
     BatchSummary, Command, ConfigChange, ConfigOperation, ConfigResource, Incarnation, NewBlock,
     NewExtent, Outcome, Rejection, Replacement, Run,

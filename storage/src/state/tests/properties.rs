@@ -10,7 +10,6 @@ use proptest::sample::Index;
 use uuid::Uuid;
 
 use super::chain::{self, Chain, begun, create_topic, propose};
-use super::invariants::recount;
 use super::model::{Model, without_texts};
 use super::strategies::{self, Numbers, Step};
 use crate::command::{

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::chain::{CLUSTER_ID, Chain, LOG_ID, START_MS};
-use super::invariants::recount;
 use super::script_text::{Names, Words};
 use crate::command::{Command, Digest, Entry, EntryHash, Incarnation, Proposal};
 use crate::lsn::Lsn;

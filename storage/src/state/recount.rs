@@ -1,4 +1,6 @@
-//! What the state claims about itself, counted again from nothing.
+//! What the state claims about itself, counted again from nothing: for tests of every kind.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +19,11 @@ use crate::state::transactions::{EPOCH_MAX, Transactional, Transactions};
 
 /// PART-1, PART-2 against the state before the entry, SEG-1, TXN-1, and the indexes that must agree
 /// with what they index.
-pub(super) fn recount(before: &State, entry: &Entry, state: &State) {
+///
+/// # Panics
+///
+/// If `state` is not what applying `entry` to `before` may lead to.
+pub fn recount(before: &State, entry: &Entry, state: &State) {
     let deleted = |topic: TopicId| {
         entry.proposals.iter().any(|it| it.command == Command::DeleteTopic { topic })
     };

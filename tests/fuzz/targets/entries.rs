@@ -1,0 +1,95 @@
+//! What is stored in the log and said between brokers: envelopes, entries, messages.
+
+use bytes::Bytes;
+use odradek_storage::command::codec::ENTRY_FORMAT;
+use odradek_storage::command::{Command, CommandId, Entry, Incarnation, Proposal};
+use odradek_storage::envelope::Format;
+use odradek_storage::lsn::Lsn;
+use odradek_storage::peer::{News, PeerMessage};
+
+use super::oracle::bounded_with;
+use super::samples::golden;
+
+/// As `peer` says it; a message that is sealed by another hand is refused like any other.
+const PEER_FORMAT: Format = Format { magic: *b"ODRH", version: 1 };
+
+/// Bytes before the payload of an envelope.
+const HEADER_BYTES: usize = 16;
+
+/// Memory for each byte besides the usual: commands are wide, and the shortest take two bytes.
+/// An entry has at most 384 KiB.
+const COMMAND_BYTES: u64 = 400;
+
+pub(crate) fn envelope(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    if let Ok((version, payload)) = ENTRY_FORMAT.open(&bytes) {
+        assert_eq!(Format { version, ..ENTRY_FORMAT }.seal(&payload), bytes);
+    }
+    let sealed = ENTRY_FORMAT.seal(data);
+    assert_eq!(ENTRY_FORMAT.open(&sealed), Ok((ENTRY_FORMAT.version, bytes)));
+    let cut = sealed.len() / 2;
+    assert!(ENTRY_FORMAT.open(&sealed.slice(..cut)).is_err());
+}
+
+pub(crate) fn envelope_seeds() -> Vec<Vec<u8>> {
+    vec![golden("entry_v1.bin").slice(..64).to_vec(), ENTRY_FORMAT.seal(b"payload").to_vec()]
+}
+
+/// The input is the payload of an entry.
+pub(crate) fn run(data: &[u8]) {
+    let Ok(entry) = decode(data) else { return };
+    let encoded = entry.encode();
+    assert_eq!(Entry::decode(&encoded).as_ref(), Ok(&entry));
+    for proposal in &entry.proposals {
+        let alone = Entry { proposals: vec![proposal.clone()], ..entry.clone() };
+        let none = Entry { proposals: Vec::new(), ..entry.clone() };
+        let takes = alone.encode().len() - none.encode().len();
+        assert!(takes <= proposal.encoded_bytes(), "{takes} > {}", proposal.encoded_bytes());
+    }
+}
+
+/// Reads the payload of an entry.
+pub(crate) fn decode(payload: &[u8]) -> Result<Entry, impl std::fmt::Debug> {
+    let sealed = ENTRY_FORMAT.seal(payload);
+    let more = u64::try_from(payload.len()).unwrap() * COMMAND_BYTES;
+    bounded_with(payload.len(), more, || Entry::decode(&sealed))
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let whole = golden("entry_v1.bin");
+    let entry = Entry::decode(&whole).unwrap();
+    let alone = |proposal: &Proposal| {
+        Entry { proposals: vec![proposal.clone()], ..entry.clone() }.encode()[HEADER_BYTES..]
+            .to_vec()
+    };
+    let mut seeds: Vec<Vec<u8>> = entry.proposals.iter().map(alone).collect();
+    seeds.push(whole[HEADER_BYTES..].to_vec());
+    seeds
+}
+
+/// The input is the payload of a message from another broker.
+pub(crate) fn peer_message(data: &[u8]) {
+    let sealed = PEER_FORMAT.seal(data);
+    let more = u64::try_from(data.len()).unwrap() * COMMAND_BYTES;
+    let Ok(message) = bounded_with(data.len(), more, || PeerMessage::decode(&sealed)) else {
+        return;
+    };
+    assert_eq!(PeerMessage::decode(&message.encode()), Ok(message));
+}
+
+pub(crate) fn peer_message_seeds() -> Vec<Vec<u8>> {
+    peer_messages().iter().map(|message| message[HEADER_BYTES..].to_vec()).collect()
+}
+
+/// Messages as brokers send them.
+pub(crate) fn peer_messages() -> Vec<Bytes> {
+    let heartbeat = Proposal {
+        id: CommandId { incarnation: Incarnation(1), counter: 9 },
+        command: Command::Heartbeat,
+    };
+    let mut help = Entry::decode(&golden("entry_v1.bin")).unwrap().proposals;
+    help.truncate(9);
+    let news = [News::Filled(Lsn::new(77)), News::Help(vec![heartbeat]), News::Help(help)];
+    let message = |news| PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
+    news.into_iter().map(|news| message(news).encode()).collect()
+}
