@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,15 @@ use odradek_storage::object::ObjectStore;
 use odradek_storage::peer::{NoPeers, PeerLink};
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::entrance::{Entrance, Pipes};
 use crate::group::GroupCoordinator;
 use crate::group_settings;
 use crate::handlers::init_producer_id::ProducerIdBlock;
@@ -31,21 +33,31 @@ use crate::metrics::{Metrics, listener};
 use crate::peers::Peers;
 use crate::server::{Listener, Server};
 use crate::stalls;
+use crate::switch::Switch;
 use crate::telemetry::Throttle;
 use crate::transactions::TransactionCoordinator;
 
 /// A running broker.
 pub struct Broker {
-    address: SocketAddr,
-    zone_addresses: BTreeMap<String, SocketAddr>,
-    metrics_address: Option<SocketAddr>,
+    /// Where it listens, if it does.
+    sockets: Option<Sockets>,
     context: Arc<Context>,
     server: Server,
     watching: Vec<JoinHandle<()>>,
 }
 
+/// Where a broker listens.
+struct Sockets {
+    address: SocketAddr,
+    zones: BTreeMap<String, SocketAddr>,
+    metrics: Option<SocketAddr>,
+}
+
 /// How long clients are told to ask other brokers before this one stops: time for a few tries.
 const LEAVING: Duration = Duration::from_secs(2);
+
+/// Pipes that may wait to be taken.
+const PIPES_MAX: usize = 64;
 
 /// What a broker stands on that is not of its own making.
 #[derive(Debug)]
@@ -86,13 +98,13 @@ impl Broker {
     pub async fn start(config: Config, on: Foundation) -> Result<Self, BrokerError> {
         let Foundation { objects, log, clock, is_exclusive, puts_are_charged, seed } = on;
         let listening = Listening::on(&config).await?;
-        let Listening { listeners, socket, zone_addresses, metrics, address } = listening;
+        let Listening { listeners, sockets, metrics, address } = listening;
         let linger_ms = u32::try_from(config.linger.as_millis()).unwrap_or(u32::MAX).max(1);
         // Where a put costs as much as eight kilobytes in the log, more does not pay; where it
         // costs nothing it still takes as long as several writes.
         let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
         let engine = EngineConfig {
-            address: address.clone(),
+            address,
             seed,
             machine: machine(&config, is_exclusive),
             writer: WriterConfig {
@@ -109,7 +121,35 @@ impl Broker {
         };
         let peers: Arc<dyn PeerLink> =
             if is_exclusive { Arc::new(NoPeers) } else { Arc::new(Peers::default()) };
-        let ports = Ports { objects, log, clock: Arc::clone(&clock), peers };
+        let ports = Ports { objects, log, clock, peers };
+        let mut broker = Self::assemble(config, engine, ports, listeners).await?;
+        if let Some(socket) = metrics {
+            let showing = listener::serve(socket, Arc::downgrade(&broker.context));
+            broker.watching.push(tokio::spawn(showing));
+        }
+        broker.sockets = Some(sockets);
+        Ok(broker)
+    }
+
+    /// Starts a broker without sockets, over an engine that is described in full: for simulations.
+    /// Who has the sender hands pipes in, each of them a connection.
+    pub async fn start_behind_pipes(
+        config: Config,
+        engine: EngineConfig,
+        ports: Ports,
+    ) -> Result<(Self, mpsc::Sender<DuplexStream>), StartError> {
+        let (entry, pipes) = mpsc::channel(PIPES_MAX);
+        let listeners = vec![Listener { entrance: Pipes(pipes), zone: None }];
+        Ok((Self::assemble(config, engine, ports, listeners).await?, entry))
+    }
+
+    async fn assemble(
+        config: Config,
+        engine: EngineConfig,
+        ports: Ports,
+        listeners: Vec<Listener<impl Entrance>>,
+    ) -> Result<Self, StartError> {
+        let (address, clock) = (engine.address.clone(), Arc::clone(&ports.clock));
         let engine = Engine::start(engine, ports).await?;
         let machine = engine.machine.clone();
         let groups = GroupCoordinator::start(engine.machine.clone(), move |group| {
@@ -125,37 +165,39 @@ impl Broker {
             clock,
             config,
             address,
-            is_leaving: watch::Sender::new(false),
+            leaving: Switch::default(),
             memory,
             metrics: Metrics::default(),
             nonsense: Throttle::default(),
             producer_ids: ProducerIdBlock::default(),
         });
         let server = Server::start(listeners, Arc::clone(&context));
-        let mut watching = vec![
+        let watching = vec![
             tokio::spawn(stalls::watch(Arc::clone(&context), server.gate())),
             tokio::spawn(group_settings::expire_offsets(Arc::downgrade(&context))),
         ];
-        let metrics_address = metrics.as_ref().map(|(_, at)| *at);
-        if let Some((socket, _)) = metrics {
-            watching.push(tokio::spawn(listener::serve(socket, Arc::downgrade(&context))));
-        }
-        Ok(Self { address: socket, zone_addresses, metrics_address, context, server, watching })
+        Ok(Self { sockets: None, context, server, watching })
     }
 
-    /// The address it listens on.
+    /// The address it listens on; port 0 of no address if it is behind pipes.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        self.sockets.as_ref().map_or(nowhere, |sockets| sockets.address)
     }
 
-    /// The addresses of its listeners for zones.
-    pub fn zone_addresses(&self) -> &BTreeMap<String, SocketAddr> {
-        &self.zone_addresses
+    /// The address of its listener for a zone, if it has one.
+    pub fn zone_address(&self, zone: &str) -> Option<SocketAddr> {
+        self.sockets.as_ref()?.zones.get(zone).copied()
+    }
+
+    /// What it stands on, for whoever looks at it from inside the process.
+    pub fn engine(&self) -> &Engine {
+        &self.context.engine
     }
 
     /// The address at which it shows its metrics, if it does.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics_address
+        self.sockets.as_ref()?.metrics
     }
 
     /// Resolves if the broker can't go on; it must be stopped then.
@@ -168,7 +210,7 @@ impl Broker {
         self.watching.iter().for_each(JoinHandle::abort);
         let drained = timeout(LEAVING, self.context.machine().drain()).await;
         if drained == Ok(true) {
-            self.context.is_leaving.send_replace(true);
+            self.context.leaving.turn(true);
             sleep(LEAVING).await;
         }
         // Whoever waits for a rebalance is sent away, or its connection could not be closed in
@@ -192,7 +234,7 @@ impl Broker {
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Broker").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -208,12 +250,10 @@ fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {
 
 /// Sockets that listen, and where they are.
 struct Listening {
-    listeners: Vec<Listener>,
-    /// The address of the first.
-    socket: SocketAddr,
-    zone_addresses: BTreeMap<String, SocketAddr>,
-    /// The listener for metrics, and its address.
-    metrics: Option<(TcpListener, SocketAddr)>,
+    listeners: Vec<Listener<TcpListener>>,
+    sockets: Sockets,
+    /// The listener for metrics.
+    metrics: Option<TcpListener>,
     address: BrokerAddress,
 }
 
@@ -221,25 +261,28 @@ impl Listening {
     async fn on(config: &Config) -> Result<Self, BrokerError> {
         let (listener, socket) = bind(&config.listen).await?;
         let (host, port) = config.advertise.clone().unwrap_or_else(|| reachable(socket));
-        let mut listeners = vec![Listener { socket: listener, zone: None }];
+        let mut listeners = vec![Listener { entrance: listener, zone: None }];
         let mut zone_listeners = BTreeMap::new();
-        let mut zone_addresses = BTreeMap::new();
+        let mut zones = BTreeMap::new();
         for (zone, wanted) in &config.zone_listeners {
             let (listener, at) = bind(&wanted.listen).await?;
-            zone_addresses.insert(zone.clone(), at);
+            zones.insert(zone.clone(), at);
             let ordinary = || (host.clone(), at.port());
             let (host, port) = wanted.advertise.clone().unwrap_or_else(ordinary);
             zone_listeners.insert(zone.clone(), Endpoint { host, port });
-            listeners.push(Listener { socket: listener, zone: Some(zone.clone()) });
+            listeners.push(Listener { entrance: listener, zone: Some(zone.clone()) });
         }
         let peer = config.peer_address.clone().map(|(host, port)| Endpoint { host, port });
         let zone = config.zone.clone();
         let address = BrokerAddress { host, port, zone, peer, zone_listeners };
-        let metrics = match &config.metrics_listen {
-            Some(address) => Some(bind(address).await?),
-            None => None,
+        let (metrics, metrics_at) = match &config.metrics_listen {
+            Some(address) => {
+                bind(address).await.map(|(listener, at)| (Some(listener), Some(at)))?
+            }
+            None => (None, None),
         };
-        Ok(Self { listeners, socket, zone_addresses, metrics, address })
+        let sockets = Sockets { address: socket, zones, metrics: metrics_at };
+        Ok(Self { listeners, sockets, metrics, address })
     }
 }
 

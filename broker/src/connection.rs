@@ -22,16 +22,15 @@ use odradek_protocol::frame::{
 };
 use odradek_protocol::request::Request;
 use odradek_storage::peer::PeerMessage;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::context::Context;
 use crate::dispatch::{self, Reply};
 use crate::memory::Share;
 use crate::session::Session;
+use crate::switch::Switch;
 
 /// Replies that may wait in one connection.
 const REPLIES_MAX: usize = 256;
@@ -96,12 +95,11 @@ pub(crate) struct Client {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    (read, write): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     client: Client,
     context: Arc<Context>,
-    stop: watch::Receiver<bool>,
+    stop: Switch,
 ) {
-    let (read, write) = stream.into_split();
     let (replies, queue) = mpsc::channel(REPLIES_MAX);
     let peer = client.peer;
     let reader = Reader { read, client, context: Arc::clone(&context), replies, stop };
@@ -126,15 +124,15 @@ pub(crate) async fn serve(
     }
 }
 
-struct Reader {
-    read: OwnedReadHalf,
+struct Reader<R> {
+    read: R,
     client: Client,
     context: Arc<Context>,
     replies: mpsc::Sender<Queued>,
-    stop: watch::Receiver<bool>,
+    stop: Switch,
 }
 
-impl Reader {
+impl<R: AsyncRead + Unpin> Reader<R> {
     async fn run(mut self) -> End {
         loop {
             if let Err(end) = self.request().await {
@@ -180,7 +178,7 @@ impl Reader {
         loop {
             tokio::select! {
                 biased;
-                _ = self.stop.wait_for(|stop| *stop) => return Err(End::Stopping),
+                () = self.stop.wait_for(true) => return Err(End::Stopping),
                 read = self.read.read(&mut prefix[..1]) => {
                     if read? == 0 {
                         return Err(End::Closed);
@@ -231,7 +229,7 @@ impl Reader {
 }
 
 async fn write_replies(
-    mut write: OwnedWriteHalf,
+    mut write: impl AsyncWrite + Unpin,
     mut queue: mpsc::Receiver<Queued>,
     context: Arc<Context>,
 ) -> Result<(), End> {
@@ -247,7 +245,10 @@ async fn write_replies(
 }
 
 /// Writes the parts one after the other, without joining them.
-async fn write_parts(write: &mut OwnedWriteHalf, mut parts: Vec<Bytes>) -> Result<(), End> {
+async fn write_parts(
+    write: &mut (impl AsyncWrite + Unpin),
+    mut parts: Vec<Bytes>,
+) -> Result<(), End> {
     let mut first = 0;
     while first < parts.len() {
         if parts[first].is_empty() {

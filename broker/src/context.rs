@@ -7,7 +7,6 @@ use odradek_storage::clock::Clock;
 use odradek_storage::command::BrokerAddress;
 use odradek_storage::engine::Engine;
 use odradek_storage::machine::Machine;
-use tokio::sync::watch;
 
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
@@ -15,6 +14,7 @@ use crate::group::GroupCoordinator;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::memory::MemoryBudget;
 use crate::metrics::Metrics;
+use crate::switch::Switch;
 use crate::telemetry::Throttle;
 use crate::transactions::TransactionCoordinator;
 
@@ -29,7 +29,7 @@ pub(crate) struct Context {
     /// Where it is.
     pub(crate) address: BrokerAddress,
     /// Whether it is about to stop, and sends clients to others.
-    pub(crate) is_leaving: watch::Sender<bool>,
+    pub(crate) leaving: Switch,
     /// Bytes that requests in flight may take.
     pub(crate) memory: MemoryBudget,
     /// What is counted of clients.
@@ -58,7 +58,7 @@ impl Context {
     /// Whether this broker is about to stop: clients are told to ask another, before they have to
     /// find out.
     pub(crate) fn is_leaving(&self) -> bool {
-        *self.is_leaving.borrow()
+        self.leaving.is_on()
     }
 
     /// The broker configs in force, as the state has them now.

@@ -18,6 +18,7 @@ mod directory;
 mod dispatch;
 #[cfg(feature = "test-util")]
 pub mod doors;
+mod entrance;
 mod error;
 pub mod group;
 mod group_configs;
@@ -32,6 +33,7 @@ mod resources;
 mod server;
 mod session;
 mod stalls;
+mod switch;
 pub mod telemetry;
 mod topic_configs;
 mod topics;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::connection::{self, Client};
 use crate::context::Context;
+use crate::entrance::Entrance;
+use crate::switch::Switch;
 
 /// Most connections at once. Further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -18,50 +18,43 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// Pause after an accept that failed, say for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Silence after which a peer is asked whether it still lives.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
 /// How long connections may take to answer what is in flight when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub(crate) struct Server {
-    stopping: watch::Sender<bool>,
+    stopping: Switch,
     gate: Gate,
     accepting: Vec<JoinHandle<()>>,
 }
 
 /// What connections must pass: shut, it closes all there are and lets none in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Gate {
-    is_open: Arc<watch::Sender<bool>>,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { is_open: Arc::new(watch::Sender::new(true)) }
-    }
+    shut: Switch,
 }
 
 impl Gate {
     pub(crate) fn shut(&self) {
-        self.is_open.send_replace(false);
+        self.shut.turn(true);
     }
 
     pub(crate) fn open(&self) {
-        self.is_open.send_replace(true);
+        self.shut.turn(false);
     }
 
-    /// Waits until it is open, or shut. The sender is in the gate, so there is always an answer.
-    async fn wait_for(&self, open: bool) {
-        let mut is_open = self.is_open.subscribe();
-        drop(is_open.wait_for(|is_open| *is_open == open).await);
+    async fn wait_until_open(&self) {
+        self.shut.wait_for(false).await;
+    }
+
+    async fn wait_until_shut(&self) {
+        self.shut.wait_for(true).await;
     }
 }
 
-/// A socket that listens, and the zone that its clients are in, if it is the listener for a zone.
-pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
+/// Where clients come in, and the zone that they are in, if it is the listener for a zone.
+pub(crate) struct Listener<E> {
+    pub(crate) entrance: E,
     pub(crate) zone: Option<String>,
 }
 
@@ -71,16 +64,16 @@ struct Shared {
     context: Arc<Context>,
     places: Arc<Semaphore>,
     gate: Gate,
-    stop: watch::Receiver<bool>,
+    stop: Switch,
 }
 
 impl Server {
     /// Serves the connections of all listeners until stopped.
-    pub(crate) fn start(listeners: Vec<Listener>, context: Arc<Context>) -> Self {
-        let (stopping, stop) = watch::channel(false);
+    pub(crate) fn start<E: Entrance>(listeners: Vec<Listener<E>>, context: Arc<Context>) -> Self {
+        let stopping = Switch::default();
         let gate = Gate::default();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let shared = Shared { context, places, gate: gate.clone(), stop };
+        let shared = Shared { context, places, gate: gate.clone(), stop: stopping.clone() };
         let accepting =
             listeners.into_iter().map(|it| tokio::spawn(accept(it, shared.clone()))).collect();
         Self { stopping, gate, accepting }
@@ -93,7 +86,7 @@ impl Server {
 
     /// Accepts no more and waits until what is in flight is answered.
     pub(crate) async fn stop(self) {
-        self.stopping.send_replace(true);
+        self.stopping.turn(true);
         // The tasks end of themselves; if one panicked, there is nothing left to wait for.
         drop(join_all(self.accepting).await);
     }
@@ -104,23 +97,23 @@ impl Server {
     }
 }
 
-async fn accept(listener: Listener, shared: Shared) {
-    let Shared { context, places, gate, mut stop } = shared;
-    let Listener { socket, zone } = listener;
+async fn accept(listener: Listener<impl Entrance>, shared: Shared) {
+    let Shared { context, places, gate, stop } = shared;
+    let Listener { mut entrance, zone } = listener;
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let place = Arc::clone(&places).acquire_owned();
         let accepted = async {
-            gate.wait_for(true).await;
-            (place.await, socket.accept().await)
+            gate.wait_until_open().await;
+            (place.await, entrance.accept().await)
         };
         let (place, accepted) = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop.wait_for(true) => break,
             accepted = accepted => accepted,
         };
-        let (stream, peer) = match accepted {
+        let (halves, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "connection can't be accepted");
@@ -128,31 +121,23 @@ async fn accept(listener: Listener, shared: Shared) {
                 continue;
             }
         };
-        if let Err(error) = set_up(&stream) {
-            tracing::debug!(%peer, %error, "socket options can't be set");
-        }
         let (context, stop) = (Arc::clone(&context), stop.clone());
         let (client, gate) = (Client { peer, listener_zone: zone.clone() }, gate.clone());
         connections.spawn(async move {
-            gate.wait_for(true).await;
+            gate.wait_until_open().await;
             context.metrics.connections_opened.add(1);
             tokio::select! {
                 biased;
-                () = gate.wait_for(false) => {}
-                () = connection::serve(stream, client, Arc::clone(&context), stop) => {}
+                () = gate.wait_until_shut() => {}
+                () = connection::serve(halves, client, Arc::clone(&context), stop) => {}
             }
             context.metrics.connections_closed.add(1);
             drop(place);
         });
     }
-    drop(socket);
+    drop(entrance);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
         tracing::warn!("connections are closed with requests in flight");
     }
-}
-
-fn set_up(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }

@@ -86,7 +86,7 @@ impl Cluster {
 
     /// Where it listens for the clients of a zone.
     pub fn zone_address(&self, place: usize, zone: &str) -> SocketAddr {
-        self.brokers[place].as_ref().unwrap().zone_addresses()[zone]
+        self.brokers[place].as_ref().unwrap().zone_address(zone).unwrap()
     }
 
     /// Takes a broker out of its place, to be stopped aside.

@@ -51,10 +51,9 @@ pub(crate) async fn handle(
         _ => Isolation::ReadCommitted,
     };
     let mut at_tail = Ok(false);
-    let mut leaving = context.is_leaving.subscribe();
     let nearer = nearer(context, session, version, &request);
     let fetched = loop {
-        if *leaving.borrow() {
+        if context.is_leaving() {
             return everywhere(request.topics, |asked| {
                 let code = ResponseError::NotLeaderOrFollower.code();
                 FetchedPartition::failed(asked.partition, code)
@@ -79,7 +78,7 @@ pub(crate) async fn handle(
         tokio::select! {
             biased;
             () = watch.changed() => {}
-            _ = leaving.changed() => {}
+            () = context.leaving.wait_for(true) => {}
             () = sleep_until(deadline) => {}
         }
     };
