@@ -4,7 +4,7 @@
 //! is asked only to stamp what is proposed; nothing is ever decided by comparing two of them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -48,28 +48,57 @@ pub(crate) fn uptime() -> Duration {
 #[derive(Debug)]
 pub struct ManualClock {
     start: tokio::time::Instant,
-    base_ms: AtomicI64,
+    hands: Mutex<Hands>,
+}
+
+/// What can be wrong with a clock.
+#[derive(Debug)]
+struct Hands {
+    base_ms: i64,
+    /// What it shows while it stands still.
+    frozen_ms: Option<i64>,
+    /// Its uptime when its machine fell asleep, if it is asleep.
+    asleep_at: Option<Duration>,
 }
 
 impl ManualClock {
     /// A clock that shows `start_ms` now. Must be made inside a runtime.
     pub fn new(start_ms: i64) -> Self {
-        Self { start: tokio::time::Instant::now(), base_ms: AtomicI64::new(start_ms) }
+        let hands = Hands { base_ms: start_ms, frozen_ms: None, asleep_at: None };
+        Self { start: tokio::time::Instant::now(), hands: Mutex::new(hands) }
     }
 
     /// Moves the hands, forwards or back.
     pub fn shift(&self, by_ms: i64) {
-        self.base_ms.fetch_add(by_ms, Ordering::Relaxed);
+        let mut hands = self.lock();
+        hands.base_ms = hands.base_ms.saturating_add(by_ms);
+    }
+
+    /// Lets the time of day stand still, or go on from where it should be.
+    pub fn freeze(&self, on: bool) {
+        let now_ms = self.now_ms();
+        self.lock().frozen_ms = on.then_some(now_ms);
+    }
+
+    /// Lets the uptime stand still as for a process that is stopped, or jump to where it should be
+    /// as for one that goes on.
+    pub fn sleep(&self, on: bool) {
+        self.lock().asleep_at = on.then(|| self.start.elapsed());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
         let passed = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.base_ms.load(Ordering::Relaxed).saturating_add(passed)
+        let hands = self.lock();
+        hands.frozen_ms.unwrap_or_else(|| hands.base_ms.saturating_add(passed))
     }
 
     fn uptime(&self) -> Duration {
-        self.start.elapsed()
+        self.lock().asleep_at.unwrap_or_else(|| self.start.elapsed())
     }
 }

@@ -13,7 +13,10 @@ use rand::Rng;
 
 use super::{Append, Freshness, LogRead, Lsn, MetadataLog};
 use crate::port::PortError;
-pub use crate::port::fate::{CallFaults as LogFaults, Control, Fate};
+pub use crate::port::fate::{CallFaults as LogFaults, Control, Fate, Oddities};
+
+/// Entries in a page that is cut short, at most.
+const SHORT_PAGE_MAX: usize = 3;
 
 /// A log between a caller and another log. Clones share the dice and the switches.
 #[derive(Clone, Debug)]
@@ -38,8 +41,12 @@ impl FaultyLog {
 impl MetadataLog for FaultyLog {
     async fn append(&self, at: Lsn, bytes: Bytes) -> Result<Append, PortError> {
         let drawn = self.control.draw(|faults| faults);
-        let inner = Arc::clone(&self.inner);
-        self.control.meet(drawn, async move { inner.append(at, bytes).await }).await
+        let (inner, again) = (Arc::clone(&self.inner), Arc::clone(&self.inner));
+        let copy = bytes.clone();
+        let append = async move { inner.append(at, bytes).await };
+        let answer = self.control.meet(drawn, append).await;
+        self.control.repeat(&answer, async move { drop(again.append(at, copy).await) });
+        answer
     }
 
     async fn read(
@@ -53,8 +60,17 @@ impl MetadataLog for FaultyLog {
             |faults, random| random.random_bool(faults.stale).then(|| random.random::<f64>()),
         );
         let inner = Arc::clone(&self.inner);
+        let shorter = self
+            .control
+            .odd(|odd, dice| dice.happens(odd.short_page).then(|| dice.up_to(SHORT_PAGE_MAX)));
         let read = async move {
-            let read = inner.read(from, limit, freshness).await?;
+            let mut read = inner.read(from, limit, freshness).await?;
+            if let (LogRead::Entries { slots, at_tail }, Some(shorter)) = (&mut read, shorter)
+                && slots.len() > shorter
+            {
+                slots.truncate(shorter);
+                *at_tail = false;
+            }
             Ok(match stale {
                 Some(share) if freshness == Freshness::Recent => shortened(read, share),
                 _ => read,

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 
 use super::{ObjectKey, ObjectMeta, ObjectStore, Put};
 use crate::port::PortError;
-pub use crate::port::fate::{CallFaults, Control, Fate};
+pub use crate::port::fate::{CallFaults, Control, Fate, Oddities};
 
 /// How likely each fault is, from 0 to 1. Default: none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,8 +108,19 @@ impl Damage {
 impl ObjectStore for FaultyObjectStore {
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<Put, PortError> {
         let drawn = self.control.draw(|faults| &faults.calls);
-        let (inner, key) = (Arc::clone(&self.inner), key.clone());
-        self.control.meet(drawn, async move { inner.put_if_absent(&key, bytes).await }).await
+        let (conflict, own_retry) =
+            self.control.odd(|odd, dice| (dice.happens(odd.conflict), dice.happens(odd.own_retry)));
+        if conflict {
+            return Err(PortError::determinate("in conflict with another put, on purpose"));
+        }
+        let (inner, again) = (Arc::clone(&self.inner), Arc::clone(&self.inner));
+        let (key, copy) = (key.clone(), (key.clone(), bytes.clone()));
+        let put = async move { inner.put_if_absent(&key, bytes).await };
+        let answer = self.control.meet(drawn, put).await;
+        self.control.repeat(&answer, async move {
+            drop(again.put_if_absent(&copy.0, copy.1).await);
+        });
+        if own_retry { answer.map(|_| Put::Exists) } else { answer }
     }
 
     async fn get_range(
@@ -133,6 +144,10 @@ impl ObjectStore for FaultyObjectStore {
         let (drawn, ()) = self.control.draw_read(|faults| &faults.calls, |_, _| ());
         let inner = Arc::clone(&self.inner);
         let (prefix, after) = (prefix.to_owned(), after.cloned());
+        let slow = self.control.odd(|odd, dice| dice.after(odd.slow_list, odd.slow_list_max));
+        if let Some(longer) = slow {
+            tokio::time::sleep(longer).await;
+        }
         let call = async move { inner.list(&prefix, after.as_ref(), limit).await };
         self.control.meet(drawn, call).await
     }

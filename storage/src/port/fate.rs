@@ -16,6 +16,11 @@ use tokio::time::Instant;
 
 use super::PortError;
 
+mod oddities;
+
+use oddities::OddDice;
+pub use oddities::Oddities;
+
 /// What becomes of one call. A call that happens is never reported as `Determinate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -68,6 +73,13 @@ pub(crate) struct Drawn {
     after: Duration,
 }
 
+impl Drawn {
+    fn lengthen(&mut self, times: u32) {
+        self.before *= times.max(1);
+        self.after *= times.max(1);
+    }
+}
+
 /// The switches of a faulty port, to be turned while it is in use. Clones turn the same ones.
 pub struct Control<F> {
     shared: Arc<Mutex<Shared<F>>>,
@@ -78,6 +90,7 @@ struct Shared<F> {
     faults: F,
     rng: StdRng,
     weather: Weather,
+    odd: OddDice,
     outage: bool,
     script: VecDeque<Fate>,
     late: usize,
@@ -95,7 +108,8 @@ impl<F: Clone> Control<F> {
         let rng = StdRng::seed_from_u64(seed);
         let weather = Weather { rng: StdRng::seed_from_u64(!seed), throttled_until: None };
         let script = VecDeque::new();
-        let shared = Shared { faults, rng, weather, outage: false, script, late: 0 };
+        let odd = OddDice::new(seed);
+        let shared = Shared { faults, rng, weather, odd, outage: false, script, late: 0 };
         Self { shared: Arc::new(Mutex::new(shared)), landed: Arc::default() }
     }
 
@@ -104,6 +118,11 @@ impl<F: Clone> Control<F> {
         let mut shared = self.lock();
         shared.faults = faults;
         shared.weather.throttled_until = None;
+    }
+
+    /// Replaces the likelihoods of what befalls some calls only.
+    pub fn set_oddities(&self, oddities: Oddities) {
+        self.lock().odd.oddities = oddities;
     }
 
     /// Begins or ends an outage, during which every call is [`Fate::Lost`]. What is late still
@@ -134,6 +153,7 @@ impl<F: Clone> Control<F> {
         F: Default,
     {
         self.set(F::default());
+        self.set_oddities(Oddities::default());
         self.outage(false);
         self.lock().script.clear();
         loop {
@@ -151,6 +171,7 @@ impl<F: Clone> Control<F> {
         let shared = &mut *guard;
         let faults = calls(&shared.faults);
         let mut drawn = shared.weather.befall(faults, faults.draw(&mut shared.rng));
+        drawn.lengthen(shared.odd.oddities.slowness);
         if shared.outage {
             drawn.fate = Fate::Lost;
         } else if let Some(fate) = shared.script.pop_front() {
@@ -170,10 +191,40 @@ impl<F: Clone> Control<F> {
         let shared = &mut *guard;
         let faults = calls(&shared.faults);
         let mut drawn = shared.weather.befall(faults, faults.draw(&mut shared.rng));
+        drawn.lengthen(shared.odd.oddities.slowness);
         if shared.outage || matches!(drawn.fate, Fate::Late(_)) {
             drawn.fate = Fate::Lost;
         }
         (drawn, more(&shared.faults, &mut shared.rng))
+    }
+
+    /// Draws from the dice for what befalls some calls only.
+    pub(crate) fn odd<T>(&self, draw: impl FnOnce(&Oddities, &mut OddDice) -> T) -> T {
+        let odd = &mut self.lock().odd;
+        let oddities = odd.oddities.clone();
+        draw(&oddities, odd)
+    }
+
+    /// Now and then carries a call out once more, later: one of which its caller can't say that it
+    /// did not happen.
+    pub(crate) fn repeat<T, C>(&self, answer: &Result<T, PortError>, call: C)
+    where
+        F: Send + 'static,
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let after = self.odd(|odd, dice| dice.after(odd.doubled, odd.doubled_max));
+        let Some(after) = after else { return };
+        if matches!(answer, Err(PortError::Determinate(_))) {
+            return;
+        }
+        self.lock().late += 1;
+        let control = self.clone();
+        tokio::spawn(async move {
+            pass(after).await;
+            call.await;
+            control.lock().late -= 1;
+            control.landed.notify_waiters();
+        });
     }
 
     /// Lets a call meet its fate.

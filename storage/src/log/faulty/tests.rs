@@ -154,3 +154,52 @@ async fn an_append_held_up_until_its_slot_is_trimmed_changes_nothing() {
     };
     assert_eq!(left, [Slot { lsn: Lsn::new(3), bytes: Bytes::from_static(b"early") }]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_comes_twice_finds_itself() {
+    let memory = MemoryLog::default();
+    let log = FaultyLog::new(Arc::new(memory.clone()), 1, LogFaults::default());
+    let doubled_max = Duration::from_secs(60);
+    let odd = Oddities { doubled: 1.0, doubled_max, ..Oddities::default() };
+    log.control().set_oddities(odd);
+    let first = Lsn::ZERO.next();
+    let entry = Bytes::from_static(b"one");
+    assert_eq!(log.append(first, entry.clone()).await.unwrap(), Append::Committed);
+    assert_eq!(log.control().late(), 1);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(log.control().late(), 0);
+    assert_eq!(memory.tail().await.unwrap(), first.next());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_cut_short_says_that_there_is_more() {
+    let memory = MemoryLog::default();
+    let mut at = Lsn::ZERO.next();
+    for _ in 0..10 {
+        assert_eq!(memory.append(at, Bytes::new()).await.unwrap(), Append::Committed);
+        at = at.next();
+    }
+    let log = FaultyLog::new(Arc::new(memory), 1, LogFaults::default());
+    log.control().set_oddities(Oddities { short_page: 1.0, ..Oddities::default() });
+    let read = log.read(Lsn::ZERO.next(), NonZeroUsize::MAX, Freshness::Latest).await.unwrap();
+    let LogRead::Entries { slots, at_tail } = read else { panic!("{read:?}") };
+    assert!((1..=SHORT_PAGE_MAX).contains(&slots.len()), "{slots:?}");
+    assert!(!at_tail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_slow_has_a_longer_way() {
+    let faults =
+        LogFaults { delayed: 1.0, delay_max: Duration::from_secs(1), ..LogFaults::default() };
+    let took = |slowness| {
+        let log = FaultyLog::new(Arc::new(MemoryLog::default()), 1, faults.clone());
+        log.control().set_oddities(Oddities { slowness, ..Oddities::default() });
+        async move {
+            let began = Instant::now();
+            log.tail().await.unwrap();
+            began.elapsed().as_millis()
+        }
+    };
+    let (usual, slow) = (took(0).await, took(20).await);
+    assert!(slow.abs_diff(usual * 20) <= 40, "{usual} and {slow}");
+}

@@ -81,3 +81,27 @@ async fn each_way_to_damage_a_read_shows() {
     control.end_faults().await;
     assert_eq!(store.get_range(&key, 0..256).await.unwrap(), Some(bytes));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_put_may_be_in_conflict_and_a_hidden_attempt_hears_of_the_first() {
+    let store = faulty(1, Faults::default());
+    let key = ObjectKey::new("a").unwrap();
+    store.control().set_oddities(Oddities { conflict: 1.0, ..Oddities::default() });
+    let put = store.put_if_absent(&key, Bytes::from_static(b"a")).await;
+    assert!(matches!(put, Err(PortError::Determinate(_))), "{put:?}");
+    assert_eq!(store.get_range(&key, 0..9).await.unwrap(), None);
+    store.control().set_oddities(Oddities { own_retry: 1.0, ..Oddities::default() });
+    let put = store.put_if_absent(&key, Bytes::from_static(b"a")).await;
+    assert_eq!(put.unwrap(), Put::Exists);
+    assert_eq!(store.get_range(&key, 0..9).await.unwrap(), Some(Bytes::from_static(b"a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_may_take_long() {
+    let store = faulty(1, Faults::default());
+    let slow_list_max = Duration::from_secs(600);
+    store.control().set_oddities(Oddities { slow_list: 1.0, slow_list_max, ..Oddities::default() });
+    let began = tokio::time::Instant::now();
+    assert_eq!(store.list("", None, NonZeroUsize::MIN).await.unwrap(), []);
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+}
