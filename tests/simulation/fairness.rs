@@ -1,21 +1,25 @@
 //! Fairness: twelve brokers race for the log, one of them by a way that is four times as long.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use odradek_protocol::id::TopicId;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::{BrokerAddress, Command, Outcome};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::life::LifeConfig;
+use odradek_storage::log::ENTRY_BYTES_MAX;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::machine::MachineConfig;
+use odradek_storage::machine::{Machine, MachineConfig, ProposeError};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::peer::{NoPeers, PeerLink};
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 const BROKERS: u64 = 12;
 
@@ -74,6 +78,7 @@ fn race(peers: Peers) -> Vec<Share> {
         let mut racers = Vec::new();
         for number in 1..=BROKERS {
             let engine = start(number, &log, &objects, &peers).await;
+            tokio::spawn(ask_too_much(engine.machine.clone()));
             racers.push(tokio::spawn(commit_for_a_while(engine)));
         }
         let mut shares = Vec::new();
@@ -97,6 +102,23 @@ async fn commit_for_a_while(engine: Engine) -> Share {
     }
     latencies.sort();
     Share { commits: latencies.len(), p99: latencies[latencies.len() * 99 / 100] }
+}
+
+/// Now and then proposes what no log takes: a broker that waited for it would wait for ever, above
+/// all one that has asked others to append it as well.
+async fn ask_too_much(machine: Machine) {
+    loop {
+        sleep(RUN / 10).await;
+        let command = Command::CreateTopic {
+            topic: TopicId(Uuid::from_u128(1)),
+            name: "x".repeat(ENTRY_BYTES_MAX),
+            partitions: 1,
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+        };
+        let outcome = machine.propose(command).await;
+        assert!(matches!(outcome, Err(ProposeError::NotAppended(_))), "{outcome:?}");
+    }
 }
 
 fn print(what: &str, shares: &[Share]) {

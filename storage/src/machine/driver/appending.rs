@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{BACKOFF_MAX, Driver, Stop, is_heartbeat};
 use crate::command::{Entry, Proposal};
-use crate::log::{Append, Freshness, LogRead, Slot};
+use crate::log::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Slot};
 use crate::lsn::Lsn;
 use crate::machine::start::READ_ENTRIES_MAX;
 use crate::machine::{HaltReason, ProposeError, Queued};
@@ -30,6 +30,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// An append that took longer than this is believed only after the slot was read back: its broker
 /// may have slept through a trim (RELIABILITY A6).
 const APPEND_BELIEVED_MAX: Duration = Duration::from_secs(5);
+
+/// Longest command, as part of an entry, in bytes: what every log takes, less what stands around.
+const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - 1024;
 
 /// How an append ended.
 enum Answer {
@@ -64,7 +67,16 @@ impl Driver {
         }
         while let Some(queued) = self.waiting.pop_front() {
             let proposal = Proposal { id: self.next_id(), command: queued.command.clone() };
-            bytes += proposal.encoded_bytes();
+            // No log would take it; and if others had been asked to append it as well, only the log
+            // could tell that it will never stand there, which it can't.
+            let length = proposal.encoded_bytes();
+            if length > COMMAND_BYTES_MAX {
+                self.counter -= 1;
+                let cause = format!("command of {length} bytes, above {COMMAND_BYTES_MAX}");
+                drop(queued.reply.send(Err(ProposeError::NotAppended(cause))));
+                continue;
+            }
+            bytes += length;
             if bytes > self.config.entry_bytes_max && !proposals.is_empty() {
                 self.counter -= 1;
                 self.waiting.push_front(queued);
