@@ -24,7 +24,7 @@ use odradek_protocol::request::Request;
 use odradek_storage::peer::PeerMessage;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::context::Context;
 use crate::dispatch::{self, Reply};
@@ -44,8 +44,14 @@ const FRAME_STALL_MAX: Duration = Duration::from_secs(30);
 /// A client must take some of its replies within this.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
-/// Memory is taken, and a frame read, in steps of this many bytes.
-const STEP_BYTES: usize = 64 * 1024;
+/// A frame that goes on arriving must arrive this fast, on top of one stall: who sends a byte now
+/// and then would hold memory for ever.
+const BYTES_PER_SECOND_MIN: usize = 4 * 1024;
+
+/// Memory is taken, and a frame read, in a first step of this many bytes, and then in steps as long
+/// as what has come: all the connections there may be, with a frame begun on each, hold less than
+/// the usual budget.
+const STEP_BYTES: usize = 16 * 1024;
 
 /// Longest message of another broker: more than an entry's worth of proposals.
 const PEER_MESSAGE_BYTES_MAX: usize = 512 * 1024;
@@ -217,8 +223,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn fill(&mut self, mut rest: &mut [u8]) -> Result<(), End> {
+        let seconds = u64::try_from(rest.len() / BYTES_PER_SECOND_MIN).unwrap_or(u64::MAX);
+        let slowest = Instant::now() + FRAME_STALL_MAX + Duration::from_secs(seconds);
         while !rest.is_empty() {
-            let read = timeout(FRAME_STALL_MAX, self.read.read(rest));
+            let deadline = slowest.min(Instant::now() + FRAME_STALL_MAX);
+            let read = timeout_at(deadline, self.read.read(rest));
             match read.await.map_err(|_| End::FrameStalled)?? {
                 0 => return Err(End::Closed),
                 read => rest = &mut rest[read..],

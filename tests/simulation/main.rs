@@ -19,3 +19,4 @@ mod protocol;
 mod seeds;
 mod transactions;
 mod trims;
+mod wire;
