@@ -1,5 +1,7 @@
 //! Record batches: their headers, their records, and the codecs that pack these.
 
+use std::hint::black_box;
+
 use bytes::{BufMut, Bytes};
 use odradek_protocol::compression::{OpenError, Records, pack, unpack};
 use odradek_protocol::record::{
@@ -49,7 +51,7 @@ fn read_all(bytes: &Bytes) {
 }
 
 fn open(batch: &RecordBatch) {
-    drop((batch.control_type(), batch.delete_horizon()));
+    black_box((batch.control_type(), batch.delete_horizon()));
     assert_eq!(batch.with_base_offset(-1).base_offset(), -1);
     let timed = batch.with_log_append_time(5);
     assert!(timed.is_whole() && timed.max_timestamp() == 5);

@@ -1,5 +1,7 @@
 //! Texts of users and clients: configurations, names, subscriptions.
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use kafka_protocol::messages::ConsumerProtocolSubscription;
 use kafka_protocol::protocol::Decodable;
@@ -20,9 +22,8 @@ pub(crate) fn subscription(data: &[u8]) {
     let topics = bounded_with(data.len(), more, || doors::subscribed_topics(metadata.clone()));
     let Some(topics) = topics else { return };
     let mut rest = metadata.slice(2..);
-    let version = i16::from_be_bytes([data[0], data[1]]).clamp(0, 0);
     // The other decoder believes a negative count to be none as well.
-    if let Ok(other) = ConsumerProtocolSubscription::decode(&mut rest, version) {
+    if let Ok(other) = ConsumerProtocolSubscription::decode(&mut rest, 0) {
         let other: Vec<&str> = other.topics.iter().map(|topic| &**topic).collect();
         assert_eq!(topics, other);
     }
@@ -94,9 +95,8 @@ pub(crate) fn settings_seeds() -> Vec<Vec<u8>> {
 pub(crate) fn names(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     bounded(data.len(), || {
-        drop(doors::is_topic_name(text));
         drop(doors::branch_point(text));
-        drop(puts_are_charged(text));
+        black_box((doors::is_topic_name(text), puts_are_charged(text)));
     });
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     for taken in doors::config_values(name, value).into_iter().flatten() {
@@ -107,7 +107,7 @@ pub(crate) fn names(data: &[u8]) {
     if let Some(segment) = SegmentId::from_key(&key) {
         assert_eq!(segment.key(), key);
     }
-    drop(snapshot_lsn(&key));
+    black_box(snapshot_lsn(&key));
 }
 
 pub(crate) fn names_seeds() -> Vec<Vec<u8>> {
