@@ -124,6 +124,13 @@ pub(crate) static BROKER_CONFIGS: &[Definition] = &[
         documentation: "For topics without retention.ms. Only for all brokers.",
     },
     Definition {
+        name: "max.connections.per.ip",
+        kind: ConfigType::Int,
+        default: "2147483647",
+        check: Check::Integer(1, 2_147_483_647),
+        documentation: "Most connections from one address; further ones are closed at once.",
+    },
+    Definition {
         name: "message.max.bytes",
         kind: ConfigType::Int,
         default: "1048588",
@@ -215,6 +222,8 @@ pub(crate) struct BrokerConfigs {
     pub(crate) consumer_group_max_size: usize,
     /// `group.consumer.session.timeout.ms`, for groups that have none of their own.
     pub(crate) consumer_session_timeout_ms: i32,
+    /// `max.connections.per.ip`.
+    pub(crate) max_connections_per_ip: usize,
     /// `offset.metadata.max.bytes`.
     pub(crate) offset_metadata_max_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
@@ -249,6 +258,7 @@ impl BrokerConfigs {
             consumer_heartbeat_interval_ms: int("group.consumer.heartbeat.interval.ms", 5000),
             consumer_group_max_size: size("group.consumer.max.size"),
             consumer_session_timeout_ms: int("group.consumer.session.timeout.ms", 45_000),
+            max_connections_per_ip: size("max.connections.per.ip"),
             offset_metadata_max_bytes: usize::try_from(number("offset.metadata.max.bytes", 4096))
                 .unwrap_or(usize::MAX),
             offsets_retention_ms: i64::from(int("offsets.retention.minutes", 10_080)) * 60_000,
@@ -316,6 +326,7 @@ mod tests {
                 consumer_heartbeat_interval_ms: 5000,
                 consumer_group_max_size: 2_147_483_647,
                 consumer_session_timeout_ms: 45_000,
+                max_connections_per_ip: 2_147_483_647,
                 offset_metadata_max_bytes: 4096,
                 offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
                 transaction_timeout_ms_max: 900_000,

@@ -14,6 +14,7 @@ pub mod config;
 mod configs;
 mod connection;
 mod context;
+mod crowds;
 mod directory;
 mod dispatch;
 #[cfg(feature = "test-util")]

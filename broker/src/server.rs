@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::connection::{self, Client};
 use crate::context::Context;
+use crate::crowds::Crowds;
 use crate::entrance::Entrance;
 use crate::switch::Switch;
 
@@ -63,6 +64,7 @@ pub(crate) struct Listener<E> {
 struct Shared {
     context: Arc<Context>,
     places: Arc<Semaphore>,
+    crowds: Crowds,
     gate: Gate,
     stop: Switch,
 }
@@ -73,7 +75,8 @@ impl Server {
         let stopping = Switch::default();
         let gate = Gate::default();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let shared = Shared { context, places, gate: gate.clone(), stop: stopping.clone() };
+        let (crowds, gate_of_all, stop) = (Crowds::default(), gate.clone(), stopping.clone());
+        let shared = Shared { context, places, crowds, gate: gate_of_all, stop };
         let accepting =
             listeners.into_iter().map(|it| tokio::spawn(accept(it, shared.clone()))).collect();
         Self { stopping, gate, accepting }
@@ -98,7 +101,7 @@ impl Server {
 }
 
 async fn accept(listener: Listener<impl Entrance>, shared: Shared) {
-    let Shared { context, places, gate, stop } = shared;
+    let Shared { context, places, crowds, gate, stop } = shared;
     let Listener { mut entrance, zone } = listener;
     let mut connections = JoinSet::new();
     loop {
@@ -121,6 +124,11 @@ async fn accept(listener: Listener<impl Entrance>, shared: Shared) {
                 continue;
             }
         };
+        let most = context.broker_configs().max_connections_per_ip;
+        let Some(visit) = crowds.enter(peer.ip(), most) else {
+            tracing::debug!(%peer, most, "too many connections from one address");
+            continue;
+        };
         let (context, stop) = (Arc::clone(&context), stop.clone());
         let (client, gate) = (Client { peer, listener_zone: zone.clone() }, gate.clone());
         connections.spawn(async move {
@@ -132,7 +140,7 @@ async fn accept(listener: Listener<impl Entrance>, shared: Shared) {
                 () = connection::serve(halves, client, Arc::clone(&context), stop) => {}
             }
             context.metrics.connections_closed.add(1);
-            drop(place);
+            drop((place, visit));
         });
     }
     drop(entrance);

@@ -8,6 +8,8 @@ use odradek_tests::batches::{BatchSpec, seal};
 use odradek_tests::client::{Client, fetch_request, frame_of, produce_request};
 use odradek_tests::cluster::Cluster;
 
+mod much;
+
 /// A cluster, and a client whose life goes on whatever others send.
 struct Scene {
     cluster: Cluster,
