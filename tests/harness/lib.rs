@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod digests;
 pub mod fault_proxy;
 pub mod groups;
+pub mod history;
 pub mod life;
 pub mod servers;
 pub mod transactions;
