@@ -246,7 +246,7 @@ pub enum Protocol {
 }
 
 /// Where an event was read from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// Which of the files, from 0.
     pub file: u32,

@@ -15,6 +15,7 @@
 #![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 pub mod batches;
+pub mod checker;
 pub mod client;
 pub mod cluster;
 pub mod digests;

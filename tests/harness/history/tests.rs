@@ -16,7 +16,7 @@ fn steps_are_read_before_and_after_they_are_done() {
     assert_eq!(read.mops[0], send("a/0", 31, Some(5)));
     assert_eq!(read.mops[1], send("a/0", 32, None));
     assert_eq!(read.mops[2], send("a/1", 33, None));
-    assert_eq!(read.mops[3], Mop::Poll(mop::Polled::default()));
+    assert_eq!(read.mops[3], Mop::Poll(Polled::default()));
     let Mop::Poll(polled) = &read.mops[4] else { panic!("{:?}", read.mops) };
     assert_eq!(polled.0[0], ("a/0".to_owned(), vec![(4, 21), (5, 31)]));
     assert_eq!((read.committed, read.tv, read.f), (Some(true), Some(2), Kind::Txn));
