@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Only what clients and brokers wrote down is used: what was in flight may have happened or not,
-//! and every rule holds in either case. The order of a key's values is what acknowledgements and all
-//! reads say about their offsets. Reading histories is [`crate::history`]'s business.
+//! and every rule holds in either case. The order of a key's values is what acknowledgements and
+//! all reads say about their offsets. Reading histories is [`crate::history`]'s business.
 //!
 //! Not judged: authorisation (I2), which brokers do not have yet, and anti-dependencies (G-single),
 //! for a poll that returns less than there is proves nothing about the rest.

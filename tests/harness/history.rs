@@ -1,13 +1,13 @@
 //! The history of a run with real clients: what they asked, what they were told, and when.
 //!
-//! A worker writes one JSON object a line into a file of its own. The objects of all files of a run,
-//! in the order of time, are its history; [`crate::checker`] judges it. This file owns the format
-//! and reading it; what events mean together is not its business.
+//! A worker writes one JSON object a line into a file of its own. The objects of all files of a
+//! run, in the order of time, are its history; [`crate::checker`] judges it. This file owns the
+//! format and reading it; what events mean together is not its business.
 //!
 //! ```json
 //! {"time_us":10,"process":3,"stage":"ok","f":"header","client":"librdkafka","idempotent":true}
-//! {"time_us":12,"process":3,"op":17,"stage":"invoke","f":"send","mops":[["send","a/0",3000000001]]}
-//! {"time_us":19,"process":3,"op":17,"stage":"ok","f":"send","mops":[["send","a/0",[5,3000000001]]]}
+//! {"time_us":12,"process":3,"op":7,"stage":"invoke","f":"send","mops":[["send","a/0",3001]]}
+//! {"time_us":19,"process":3,"op":7,"stage":"ok","f":"send","mops":[["send","a/0",[5,3001]]]}
 //! ```
 //!
 //! Stages are Jepsen's: `ok` happened, `fail` surely did not, `info` may have happened, now or

@@ -1,7 +1,7 @@
 //! Ends of logs, positions of groups, and bounds told by brokers: R17, R18 and W1.
 //!
-//! The end of a log only grows. So whoever asks is told no less than what was known before it asked,
-//! and what is sent after the answer comes no earlier than it: no search is needed.
+//! The end of a log only grows. So whoever asks is told no less than what was known before it
+//! asked, and what is sent after the answer comes no earlier than it: no search is needed.
 
 use std::collections::BTreeMap;
 

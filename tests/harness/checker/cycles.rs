@@ -69,8 +69,8 @@ fn add_reads(index: &Index, graph: &mut Graph) -> usize {
     edges
 }
 
-/// An operation comes before all that began after its end. Through one node for each end, which come
-/// after each other, this takes two edges for each operation instead of one for each pair.
+/// An operation comes before all that began after its end. Through one node for each end, which
+/// come after each other, this takes two edges for each operation instead of one for each pair.
 fn add_time(index: &Index, graph: &mut Graph) {
     let is_value = |kind| matches!(kind, Kind::Send | Kind::Poll | Kind::Txn);
     let mut ends: Vec<(u64, usize)> = Vec::new();

@@ -10,8 +10,8 @@ use crate::history::{Event, Kind, Stage};
 
 const SECOND_US: u64 = 1_000_000;
 
-/// How long after everything healed a kind of operation may be without success, and a broker that is
-/// started without serving.
+/// How long after everything healed a kind of operation may be without success, and a broker that
+/// is started without serving.
 const RECOVERY_US: u64 = 30 * SECOND_US;
 
 /// How long after everything healed sends must be as fast as before again.

@@ -155,8 +155,8 @@ fn check_lost(index: &Index, findings: &mut Findings) {
     }
 }
 
-/// R9: what was acknowledged before another value was sent stands before it, whoever sent them. What
-/// was only perhaps written comes at any later time, so the earlier one must be acknowledged.
+/// R9: what was acknowledged before another value was sent stands before it, whoever sent them.
+/// What was only perhaps written comes at any later time, so the earlier one must be acknowledged.
 fn check_sends(index: &Index, findings: &mut Findings) {
     let mut acknowledged = vec![Floor::default(); index.keys.len()];
     for (at, op) in index.ok() {

@@ -98,9 +98,10 @@ enum Step<'a> {
     Fact(&'a Event),
 }
 
-/// R8: the same between the operations of a process, from an assignment on. A subscriber's partitions
-/// come and go without its doing, and with them its position: that is only counted. After a read
-/// whose end is not known, or a transaction that was not committed, the position isn't either.
+/// R8: the same between the operations of a process, from an assignment on. A subscriber's
+/// partitions come and go without its doing, and with them its position: that is only counted.
+/// After a read whose end is not known, or a transaction that was not committed, the position isn't
+/// either.
 fn check_between(index: &Index, findings: &mut Findings) {
     let mut steps: Vec<(u64, Step<'_>)> = Vec::with_capacity(index.ops.len());
     for (at, op) in index.ops.iter().enumerate() {

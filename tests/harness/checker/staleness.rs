@@ -40,8 +40,9 @@ pub(super) fn check(index: &Index, findings: &mut Findings) {
         }
     }
     polls.sort_unstable();
+    // What came or went with a group is where its next read shows, if it is still there.
     let crashes: Vec<(u64, u64)> = (index.facts.iter())
-        .filter(|fact| matches!(fact.f, Kind::Crash | Kind::Final))
+        .filter(|fact| matches!(fact.f, Kind::Crash | Kind::Final | Kind::Rebalance))
         .map(|fact| (fact.time_us, fact.process))
         .collect();
     let mut crashed = crashes.into_iter().peekable();
@@ -69,7 +70,7 @@ pub(super) fn check(index: &Index, findings: &mut Findings) {
 fn judge(
     index: &Index,
     findings: &mut Findings,
-    reader: &mut Reader,
+    reader: &Reader,
     (at, shown, phase): (usize, &Shown, &Phase),
 ) {
     let op = &index.ops[at];
@@ -108,9 +109,9 @@ fn follow(index: &Index, reader: &mut Reader, op: &Op, time: u64) {
     }
 }
 
-/// From when on what stands at each offset is shown. What is committed is only shown once everything
-/// before it is: a transaction that began before may be in front of it, and one of which nobody
-/// knows the end may be until its time is over.
+/// From when on what stands at each offset is shown. What is committed is only shown once
+/// everything before it is: a transaction that began before may be in front of it, and one of which
+/// nobody knows the end may be until its time is over.
 fn shown(index: &Index, isolation: Isolation) -> Shown {
     let mut open: Vec<Vec<(u64, u64)>> = vec![Vec::new(); index.keys.len()];
     let timeouts: BTreeMap<u64, u64> = (index.facts.iter())

@@ -9,13 +9,13 @@ mod plants;
 mod workers;
 
 /// Histories that are judged each time.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// Histories in which each anomaly is planted.
-const FIELDS: u64 = 40;
+const FIELDS: u64 = 25;
 
 /// Of those, at least so many must have a place for it.
-const PLANTED_MIN: u64 = 12;
+const PLANTED_MIN: u64 = 8;
 
 fn judge(events: Vec<Event>) -> Verdict {
     check(History { events, files: Vec::new() }).unwrap()
@@ -35,7 +35,7 @@ fn what_keeps_all_rules_is_accepted() {
     }
     // Nothing is accepted for want of asking.
     let unjudged: Vec<&Rule> = Rule::ALL.iter().filter(|rule| judged[rule] == 0).collect();
-    assert_eq!(unjudged, [&Rule::R8Subscribed, &Rule::P1], "{judged:?}");
+    assert_eq!(unjudged, [&Rule::R8Subscribed], "{judged:?}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::rule::Rule;
 use crate::history::{Isolation, Kind, Stage};
 
 /// R14, once all that there is was read by somebody who is shown only what is committed. Partly
-/// visible is what is partly read then, whatever the producer was told; what may be gone by then does
-/// not count. In Kafka, a late request of the old protocol may end up in the next transaction
+/// visible is what is partly read then, whatever the producer was told; what may be gone by then
+/// does not count. In Kafka, a late request of the old protocol may end up in the next transaction
 /// (KAFKA-17754), so those are counted apart.
 pub(super) fn check(index: &Index, findings: &mut Findings) {
     let looked = final_keys(index);

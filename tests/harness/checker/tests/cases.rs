@@ -22,8 +22,8 @@ const SENT: [&str; 3] = [
 fn what_is_no_history_is_refused() {
     let twice = r#"{"time_us":4,"process":1,"op":1,"stage":"ok","f":"send"}"#;
     let again = r#"{"time_us":4,"process":1,"op":1,"stage":"invoke","f":"poll","mops":[["poll"]]}"#;
-    let other =
-        r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"send","mops":[["send","a/0",11]]}"#;
+    let other = r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"send","mops":[["send",
+            "a/0",11]]}"#;
     let never = r#"{"time_us":4,"process":2,"op":1,"stage":"ok","f":"poll"}"#;
     let fact = r#"{"time_us":4,"process":2,"stage":"info","f":"crash"}"#;
     let bare = r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"list_offsets"}"#;
@@ -54,7 +54,8 @@ fn nothing_is_proven_by_little() {
 fn a_value_may_stand_twice_only_without_idempotence() {
     let poll = [
         r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"poll","mops":[["poll"]]}"#,
-        r#"{"time_us":5,"process":2,"op":1,"stage":"ok","f":"poll","mops":[["poll",{"a/0":[[5,11],[6,11]]}]]}"#,
+        r#"{"time_us":5,"process":2,"op":1,"stage":"ok","f":"poll",
+            "mops":[["poll",{"a/0":[[5,11],[6,11]]}]]}"#,
     ];
     assert_eq!(broken(&[&SENT[..], &poll].concat()), [Rule::R2, Rule::R16]);
     let verdict = read(&[&SENT[1..], &poll].concat()).unwrap();
@@ -65,8 +66,10 @@ fn a_value_may_stand_twice_only_without_idempotence() {
 #[test]
 fn a_late_send_of_which_nobody_knew_may_come_after_later_ones() {
     let rest = [
-        r#"{"time_us":4,"process":1,"op":2,"stage":"invoke","f":"send","mops":[["send","a/0",12]]}"#,
-        r#"{"time_us":5,"process":1,"op":2,"stage":"ok","f":"send","mops":[["send","a/0",[4,12]]]}"#,
+        r#"{"time_us":4,"process":1,"op":2,"stage":"invoke","f":"send","mops":[["send",
+            "a/0",12]]}"#,
+        r#"{"time_us":5,"process":1,"op":2,"stage":"ok","f":"send","mops":[["send",
+            "a/0",[4,12]]]}"#,
     ];
     assert_eq!(broken(&[&SENT[..], &rest].concat()), [Rule::R9]);
     let unknown = SENT[2].replace(r#""ok""#, r#""info""#);
@@ -80,7 +83,8 @@ fn subscribers_may_leave_out_what_went_elsewhere() {
         format!(r#"{{"time_us":{time},"process":2,"op":{op},"stage":"{stage}",{rest}}}"#)
     };
     let lines = |how: &str| {
-        let sends = r#""f":"send","mops":[["send","a/0",[5,21]],["send","a/0",[6,22]],["send","a/0",[7,23]]]"#;
+        let sends = r#""f":"send","mops":[["send","a/0",[5,21]],["send","a/0",[6,22]],["send",
+            "a/0",[7,23]]]"#;
         let poll = |list: &str| format!(r#""f":"poll","mops":[["poll",{{"a/0":[{list}]}}]]"#);
         vec![
             line(1, 1, "invoke", &sends.replace("[5,21]", "21")),
@@ -104,7 +108,8 @@ fn subscribers_may_leave_out_what_went_elsewhere() {
     assert!(verdict.is_good(), "{verdict}");
     assert_eq!(verdict.count(Rule::R8Subscribed), 1);
     // A seek is where it goes on.
-    let seek = r#"{"time_us":6,"process":2,"op":9,"stage":"STAGE","f":"seek","key":"a/0","offset":7}"#;
+    let seek =
+        r#"{"time_us":6,"process":2,"op":9,"stage":"STAGE","f":"seek","key":"a/0","offset":7}"#;
     let (asked, done) = (seek.replace("STAGE", "invoke"), seek.replace("STAGE", "ok"));
     let sought = [&assigned[..6], &[&asked, &done], &assigned[6..]].concat();
     assert_eq!(broken(&sought), []);
@@ -114,7 +119,8 @@ fn subscribers_may_leave_out_what_went_elsewhere() {
 fn a_member_of_the_consumer_protocol_may_be_behind_others() {
     let line = |time: u64, member: &str, epoch: i64, rest: &str| {
         format!(
-            r#"{{"time_us":{time},"process":2,"f":"commit","group":"g","key":"a/0","offset":1,"protocol":"consumer","member":"{member}","generation":{epoch},{rest}}}"#
+            r#"{{"time_us":{time},"process":2,"f":"commit","group":"g","key":"a/0","offset":1,
+            "protocol":"consumer","member":"{member}","generation":{epoch},{rest}}}"#
         )
     };
     let both = |time: u64, op: u64, member: &str, epoch: i64| {
@@ -135,13 +141,16 @@ fn a_member_of_the_consumer_protocol_may_be_behind_others() {
 fn records_may_go_when_they_are_old() {
     let line = |time: u64, stage: &str, start: i64| {
         format!(
-            r#"{{"time_us":{time},"process":3,"op":{time},"stage":"{stage}","f":"watermarks","key":"a/0","broker":1,"log_start":{start},"high":9}}"#
+            r#"{{"time_us":{time},"process":3,"op":{time},"stage":"{stage}","f":"watermarks",
+            "key":"a/0","broker":1,"log_start":{start},"high":9}}"#
         )
     };
-    let topic = r#"{"time_us":1,"process":1,"stage":"ok","f":"topic","key":"a","retention_ms":60000}"#;
+    let topic =
+        r#"{"time_us":1,"process":1,"stage":"ok","f":"topic","key":"a","retention_ms":60000}"#;
     let gone = |time: u64| {
         let ok = line(time, "ok", 6);
-        let lines = [SENT[0], topic, SENT[1], SENT[2], &line(time, "invoke", 6), &ok].map(str::to_owned);
+        let lines =
+            [SENT[0], topic, SENT[1], SENT[2], &line(time, "invoke", 6), &ok].map(str::to_owned);
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         broken(&lines)
     };
@@ -152,8 +161,10 @@ fn records_may_go_when_they_are_old() {
 #[test]
 fn an_export_has_the_shape_that_jepsen_reads() {
     let rest = [
-        r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"txn","mops":[["poll"],["send","a/1",12]]}"#,
-        r#"{"time_us":5,"process":2,"op":1,"stage":"info","f":"txn","error":"a \"b\"","mops":[["poll",{"a/0":[[5,11]]}],["send","a/1",12]]}"#,
+        r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"txn","mops":[["poll"],["send",
+            "a/1",12]]}"#,
+        r#"{"time_us":5,"process":2,"op":1,"stage":"info","f":"txn","error":"a \"b\"",
+            "mops":[["poll",{"a/0":[[5,11]]}],["send","a/1",12]]}"#,
         r#"{"time_us":6,"process":2,"op":2,"stage":"invoke","f":"assign","keys":["a/0","a/1"]}"#,
         r#"{"time_us":7,"process":2,"op":2,"stage":"ok","f":"assign"}"#,
         r#"{"time_us":8,"process":2,"stage":"ok","f":"crash"}"#,
@@ -167,9 +178,18 @@ fn an_export_has_the_shape_that_jepsen_reads() {
     let wanted = [
         r#"{:index 0, :time 2000, :process 1, :type :invoke, :f :send, :value [[:send "a/0" 11]]}"#,
         r#"{:index 1, :time 3000, :process 1, :type :ok, :f :send, :value [[:send "a/0" [5 11]]]}"#,
-        r#"{:index 2, :time 4000, :process 2, :type :invoke, :f :txn, :value [[:poll] [:send "a/1" 12]]}"#,
-        r#"{:index 3, :time 5000, :process 2, :type :info, :f :txn, :value [[:poll {"a/0" [[5 11]]}] [:send "a/1" 12]], :error "a \"b\""}"#,
-        r#"{:index 4, :time 6000, :process 10002, :type :invoke, :f :assign, :value ["a/0" "a/1"]}"#,
+        concat!(
+            r#"{:index 2, :time 4000, :process 2, :type :invoke, :f :txn, :value [[:poll] [:send "#,
+            r#""a/1" 12]]}"#,
+        ),
+        concat!(
+            r#"{:index 3, :time 5000, :process 2, :type :info, :f :txn, :value [[:poll {"a/0" "#,
+            r#"[[5 11]]}] [:send "a/1" 12]], :error "a \"b\""}"#,
+        ),
+        concat!(
+            r#"{:index 4, :time 6000, :process 10002, :type :invoke, :f :assign, :value ["a/0" "#,
+            r#""a/1"]}"#,
+        ),
         r#"{:index 5, :time 7000, :process 10002, :type :ok, :f :assign, :value ["a/0" "a/1"]}"#,
         r#"{:index 6, :time 8000, :process 10002, :type :info, :f :crash, :value nil}"#,
         r#"{:index 7, :time 9000, :process 20002, :type :invoke, :f :subscribe, :value ["a"]}"#,

@@ -1,7 +1,8 @@
 //! A small Kafka that keeps its promises, with clients that write histories of it.
 //!
-//! Operations begin, take effect and end at different moments, so they overlap; while a fault is on,
-//! clients may not learn what came of them, and a send may arrive long after its client gave up.
+//! Operations begin, take effect and end at different moments, so they overlap; while a fault is
+//! on, clients may not learn what came of them, and a send may arrive long after its client gave
+//! up.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ pub(super) const MEMBERS: [&str; 2] = ["m0", "m1"];
 impl Kafka {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let pace = if random.random_bool(0.5) { 2_000 } else { 60_000 };
+        let pace = if random.random_bool(0.5) { 2_000 } else { 20_000 };
         let keys = ["a/0", "a/1", "b/0", "b/1", "out/0", "out/1"].map(str::to_owned).to_vec();
         Self {
             random,
@@ -131,9 +132,8 @@ impl Kafka {
 
     /// The last stable offset.
     pub(super) fn stable(&self, key: usize) -> i64 {
-        let open = |slot: &Slot| {
-            slot.transaction.is_some_and(|of| self.transactions[of] == State::Open)
-        };
+        let open =
+            |slot: &Slot| slot.transaction.is_some_and(|of| self.transactions[of] == State::Open);
         let first = self.logs[key].iter().position(open).map(|at| i64::try_from(at).unwrap());
         first.unwrap_or_else(|| self.end(key))
     }
@@ -176,7 +176,7 @@ impl Kafka {
         }
     }
 
-    /// Ends faults, lets everything arrive, and reads everything.
+    /// Ends faults, restarts a broker, lets everything arrive, and reads everything.
     fn heal(&mut self) {
         if self.faulty {
             let name = Some("late_replies".to_owned());
@@ -185,21 +185,34 @@ impl Kafka {
         for (key, value) in std::mem::take(&mut self.late) {
             self.append(key, Some(value), None);
         }
+        for (f, asked, took) in [
+            (Kind::Exited, Some(true), 10_000),
+            (Kind::Started, None, 2_000_000),
+            (Kind::Serving, None, 40_000_000),
+        ] {
+            self.write(99, Event { f, asked, broker: Some(0), ..Event::default() });
+            self.time += took;
+        }
         for process in [90, 91] {
             self.time += self.pace;
-            let isolation = Some(Isolation::ReadCommitted);
-            self.write(process, Event { f: Kind::Header, isolation, ..Event::default() });
+            let isolation = Isolation::ReadCommitted;
+            let shown = Some(isolation);
+            self.write(process, Event { f: Kind::Header, isolation: shown, ..Event::default() });
             self.fact(process, Kind::Final);
             let offsets = self.keys.iter().map(|key| (key.clone(), 0)).collect();
             let keys = self.keys.clone();
-            self.operation(process, 1, Event { f: Kind::Assign, keys, offsets, ..Event::default() });
+            self.operation(
+                process,
+                1,
+                Event { f: Kind::Assign, keys, offsets, ..Event::default() },
+            );
             let mut next = vec![0; self.keys.len()];
             for op in 2.. {
                 let mut polled = Vec::new();
-                for key in 0..self.keys.len() {
+                for (key, next) in next.iter_mut().enumerate() {
                     let most = self.random.random_range(3..9);
-                    let (values, after) = self.read(key, next[key], isolation.unwrap(), most);
-                    next[key] = after;
+                    let (values, after) = self.read(key, *next, isolation, most);
+                    *next = after;
                     if !values.is_empty() {
                         polled.push((self.keys[key].clone(), values));
                     }

@@ -100,7 +100,13 @@ impl Field {
         for (event, its) in self.events.iter().enumerate().filter(|(_, it)| it.stage == stage) {
             for (mop, step) in its.mops.iter().enumerate() {
                 if let Mop::Send { key, value, offset } = step {
-                    sent.push(Sent { event, mop, key: key.clone(), value: *value, offset: *offset });
+                    sent.push(Sent {
+                        event,
+                        mop,
+                        key: key.clone(),
+                        value: *value,
+                        offset: *offset,
+                    });
                 }
             }
         }

@@ -108,7 +108,11 @@ impl Worker {
             Role::Mixed if draw < 35 => self.plan_send(kafka),
             Role::Mixed if draw < 65 => {
                 self.todo.push_back(Todo::Poll);
-                Event { f: Kind::Poll, mops: vec![Mop::Poll(Polled::default())], ..Event::default() }
+                Event {
+                    f: Kind::Poll,
+                    mops: vec![Mop::Poll(Polled::default())],
+                    ..Event::default()
+                }
             }
             Role::Mixed if draw < 85 && self.isolation == Isolation::ReadCommitted => {
                 self.plan_transaction(kafka)
@@ -237,6 +241,7 @@ impl Worker {
         let generation = Some(self.generation);
         let f = Kind::Assigned;
         kafka.write(self.process, Event { f, keys, group, member, generation, ..Event::default() });
+        kafka.time += 1;
     }
 
     fn send(&mut self, kafka: &mut Kafka, key: usize, value: i64) {
@@ -288,7 +293,9 @@ impl Worker {
         let key = self.doing.key.as_ref().and_then(of).unwrap_or_default();
         let doing = &mut self.doing;
         match doing.f {
-            Kind::Assign => self.next = doing.keys.iter().map(|key| (of(key).unwrap(), 0)).collect(),
+            Kind::Assign => {
+                self.next = doing.keys.iter().map(|key| (of(key).unwrap(), 0)).collect()
+            }
             Kind::ListOffsets if self.isolation == Isolation::ReadCommitted => {
                 doing.end = Some(kafka.stable(key));
             }

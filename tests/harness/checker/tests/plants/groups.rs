@@ -22,7 +22,7 @@ plants! {
 }
 
 /// Answers to where a group stands after a commit for which that is no less than `least`.
-fn answered(field: &mut Field, least: i64) -> Vec<usize> {
+fn answered(field: &Field, least: i64) -> Vec<usize> {
     let commits = field.completions(Kind::Commit, Stage::Ok);
     let mut answers = field.completions(Kind::Committed, Stage::Ok);
     answers.retain(|at| {
@@ -47,7 +47,14 @@ fn commit_forgotten(field: &mut Field) -> Option<()> {
 
 fn commit_goes_back(field: &mut Field) -> Option<()> {
     // Those of this group only go forward; where it stood at first is less than all that follows.
-    let answers = answered(field, 1);
+    let mut answers = answered(field, 1);
+    // One of which nobody knows may still arrive.
+    let unknown = field.completions(Kind::Commit, Stage::Info);
+    let unknown: Vec<&Event> = unknown.iter().map(|at| &field.events[*at]).collect();
+    let arrives = |key: &Option<String>| {
+        unknown.iter().any(|commit| commit.key == *key && commit.offset == Some(0))
+    };
+    answers.retain(|at| !arrives(&field.events[*at].key));
     let at = field.any(&answers)?;
     field.events[at].offset = Some(0);
     Some(())

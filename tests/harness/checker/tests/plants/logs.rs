@@ -25,7 +25,7 @@ plants! {
 }
 
 /// Questions after the end of a key that were answered.
-fn listed(field: &mut Field, isolation: Isolation) -> Vec<usize> {
+fn listed(field: &Field, isolation: Isolation) -> Vec<usize> {
     let mut listed = field.completions(Kind::ListOffsets, Stage::Ok);
     listed.retain(|at| field.isolation(field.events[*at].process) == Some(isolation));
     listed
@@ -41,9 +41,8 @@ fn stale_end(field: &mut Field) -> Option<()> {
     let mut stale = Vec::new();
     for at in listed(field, Isolation::ReadUncommitted) {
         let (key, began) = (key(field, at), field.events[field.invocation(at)].time_us);
-        let before = |sent: &&super::Sent| {
-            sent.key == key && field.events[sent.event].time_us < began
-        };
+        let before =
+            |sent: &&super::Sent| sent.key == key && field.events[sent.event].time_us < began;
         stale.extend(sent.iter().filter(before).filter_map(|sent| Some((at, sent.offset?))));
     }
     let (at, offset) = field.any(&stale)?;
@@ -117,15 +116,19 @@ fn read_past_the_stable_offset(field: &mut Field) -> Option<()> {
     let last = read.into_iter().rfind(|read| read.key == of)?;
     let time = field.end() + 10;
     field.events[last.event].broker = Some(1);
-    field.operation((time, time + 1), 4, Event {
-        f: Kind::Watermarks,
-        key: Some(of),
-        broker: Some(1),
-        log_start: Some(0),
-        stable: Some(last.offset),
-        high: Some(last.offset + 1),
-        ..Event::default()
-    });
+    field.operation(
+        (time, time + 1),
+        4,
+        Event {
+            f: Kind::Watermarks,
+            key: Some(of),
+            broker: Some(1),
+            log_start: Some(0),
+            stable: Some(last.offset),
+            high: Some(last.offset + 1),
+            ..Event::default()
+        },
+    );
     Some(())
 }
 

@@ -69,8 +69,8 @@ fn slow_after_healing(field: &mut Field) -> Option<()> {
     field.events.iter_mut().for_each(|event| event.time_us += 10 * SECOND);
     sends(field, 1, 150, 1000);
     let healed = heal(field);
-    sends(field, healed + 61 * SECOND, 150, 900_000);
-    last(field, healed + 400 * SECOND);
+    sends(field, healed + 61 * SECOND, 120, 5 * SECOND);
+    last(field, healed + 700 * SECOND);
     Some(())
 }
 

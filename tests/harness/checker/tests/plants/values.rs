@@ -100,9 +100,12 @@ fn last_value_lost(field: &mut Field) -> Option<()> {
     let lasts: Vec<Read> = finals.iter().filter(is_last).cloned().collect();
     let last = field.any(&lasts)?;
     // What is not committed may stand behind it, and be read by those who ask for everything.
-    let behind: Vec<i64> = field.read().iter().filter(|it| it.key == last.key).map(|it| {
-        if it.offset > last.offset { it.value } else { last.value }
-    }).collect();
+    let behind: Vec<i64> = field
+        .read()
+        .iter()
+        .filter(|it| it.key == last.key)
+        .map(|it| if it.offset > last.offset { it.value } else { last.value })
+        .collect();
     behind.into_iter().for_each(|value| field.unread(value));
     Some(())
 }
@@ -124,9 +127,11 @@ fn aborted_value_read(field: &mut Field) -> Option<()> {
 }
 
 fn failed_value_read(field: &mut Field) -> Option<()> {
-    let sends: Vec<Sent> = field.sent(Stage::Ok).into_iter().filter(|sent| {
-        field.events[sent.event].f == Kind::Send
-    }).collect();
+    let sends: Vec<Sent> = field
+        .sent(Stage::Ok)
+        .into_iter()
+        .filter(|sent| field.events[sent.event].f == Kind::Send)
+        .collect();
     let sent = field.any(&sends)?;
     let event = &mut field.events[sent.event];
     event.stage = Stage::Fail;
@@ -225,9 +230,8 @@ fn sends_reordered_within_an_operation(field: &mut Field) -> Option<()> {
     sent.retain(|sent| sent.offset.is_some() && field.events[sent.event].process != 2);
     let mut pairs = Vec::new();
     for one in &sent {
-        let beside = |two: &&Sent| {
-            two.event == one.event && two.key == one.key && two.mop > one.mop
-        };
+        let beside =
+            |two: &&Sent| two.event == one.event && two.key == one.key && two.mop > one.mop;
         pairs.extend(sent.iter().filter(beside).map(|two| (one.clone(), two.clone())));
     }
     let (one, two) = field.any(&pairs)?;
@@ -260,8 +264,8 @@ fn transactions_read_each_other(field: &mut Field) -> Option<()> {
     let mut pairs = Vec::new();
     for one in &sent {
         for two in sent.iter().filter(|two| two.event > one.event) {
-            let overlap = field.events[field.invocation(two.event)].time_us
-                < field.events[one.event].time_us;
+            let overlap =
+                field.events[field.invocation(two.event)].time_us < field.events[one.event].time_us;
             if !overlap {
                 break;
             }
@@ -360,18 +364,22 @@ fn read_in_another_partition(field: &mut Field) -> Option<()> {
 fn read_and_never_sent(field: &mut Field) -> Option<()> {
     let read = field.read();
     let read = field.any(&read)?;
-    field.list(&read)[read.at].1 = 77;
+    field.list(&read)[read.at].1 = -77;
     Some(())
 }
 
 fn says_that_it_belongs_elsewhere(field: &mut Field) -> Option<()> {
     let (time, key) = (field.end() / 2, Some("a/0".to_owned()));
     let offset = i64::try_from(field.below(100)).ok();
-    field.add(time, 4, crate::history::Event {
-        f: Kind::Misplaced,
-        key,
-        offset,
-        ..crate::history::Event::default()
-    });
+    field.add(
+        time,
+        4,
+        crate::history::Event {
+            f: Kind::Misplaced,
+            key,
+            offset,
+            ..crate::history::Event::default()
+        },
+    );
     Some(())
 }
