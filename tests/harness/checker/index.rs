@@ -419,7 +419,7 @@ fn check_shape(event: &Event) -> Result<(), &'static str> {
         }
         Commit | Committed if invoked && event.group.is_none() => Err("no group"),
         Txn if invoked && !event.offsets.is_empty() && event.group.is_none() => Err("no group"),
-        ListOffsets if done && event.end.is_none() => Err("no end"),
+        ListOffsets if done && event.end.is_none_or(|end| end < 0) => Err("no end"),
         Committed if done && event.offset.is_none() => Err("no offset"),
         Commit | Seek if invoked && event.offset.is_none() => Err("no offset"),
         Kind::Assigned if event.group.is_none() || event.generation.is_none() => {

@@ -27,7 +27,9 @@ fn what_is_no_history_is_refused() {
     let never = r#"{"time_us":4,"process":2,"op":1,"stage":"ok","f":"poll"}"#;
     let fact = r#"{"time_us":4,"process":2,"stage":"info","f":"crash"}"#;
     let bare = r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"list_offsets"}"#;
+    let nowhere = r#"{"time_us":4,"process":2,"op":1,"stage":"ok","f":"list_offsets","end":-1001}"#;
     for (line, what) in [
+        (nowhere, "no end"),
         (twice, "completed twice"),
         (again, "invoked twice"),
         (other, "11 is sent twice"),
