@@ -1,0 +1,250 @@
+"""The black box: workers of three implementations do what clients do, against brokers over an S3 server
+and DynamoDB Local, while processes die and stop, stores and networks fail. What each of them did and was
+told is a history; a checker says whether it can be a history of a log.
+
+    blackbox.py --seconds 3600 --seed 7 --dir DIR      a run by hand; prints the plan and what came of it
+
+A seed gives the plan (blackbox_plan.py) and what workers do; the order of events on a machine is its own
+affair, so a run is not the same a second time, but its plan is. What is in the histories is said in
+tests/harness/history.rs. Needed, as for all suites of clusters: BROKER_BIN, PROXY_BIN, MINIO_BIN,
+DYNAMODB_LIBS, KAFKA_LIBS; CHECKER_BIN is the checker."""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import blackbox_plan
+from blackbox_nemesis import Nemesis
+from blackbox_site import Site
+from blackbox_worker import FINAL, History
+from blackbox_workers import ACTIVE, HERE, Histories, Keeper, Slot
+from cloud import until
+from servers import BROKER_BIN
+
+CALM = 15  # seconds between the last fault and the last reading
+CHECKER_BIN = os.environ.get("CHECKER_BIN")
+
+
+class Notes:
+    """What is said of a run beside its history."""
+
+    def __init__(self, directory):
+        self.began = time.monotonic()
+        self.problems = []
+        self.file = (directory / "notes.txt").open("w")
+        self.lock = threading.Lock()
+
+    def say(self, words):
+        with self.lock:
+            print(f"{time.monotonic() - self.began:7.1f} s  {words}", flush=True)
+            print(f"{time.monotonic() - self.began:7.1f} s  {words}", file=self.file, flush=True)
+
+    def problem(self, words):
+        self.problems.append(words)
+        self.say(f"PROBLEM: {words}")
+
+
+class Run:
+    """One run. Its folder keeps all of it."""
+
+    def __init__(self, directory, seed, seconds, kinds, window=30, gap=10, only=(), writes_max=1024, pace=0.05):
+        self.directory = Path(directory)
+        histories = self.directory / "histories"
+        histories.mkdir(parents=True)
+        self.seed, self.pace = seed, pace
+        self.notes = Notes(self.directory)
+        self.histories = Histories(histories)
+        self.history = LockedHistory(histories, 1, client="nemesis")
+        self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=only)
+        self.seconds, self.writes_max = seconds, writes_max
+        self.site = Site(self.directory, seed, self.notes)
+        self.slots = [Slot(number, kind, commands()[kind](self), self) for number, kind in enumerate(kinds)]
+        (self.directory / "plan.json").write_text(json.dumps(blackbox_plan.to_json(self.plan), indent=1))
+
+    def go(self):
+        """Runs all of it and returns what was wrong."""
+        try:
+            self.work()
+        finally:
+            for slot in self.slots:
+                slot.end()
+            self.site.close()
+        return self.notes.problems
+
+    def work(self):
+        self.site.start()
+        keeper = Keeper(self, self.writes_max, crash_every=30)
+        until(lambda: len(keeper.active) == ACTIVE or keeper.rotate(), "topics to write to")
+        for slot in self.slots:
+            slot.orders = {"topics": keeper.topics, "active": keeper.active}
+            slot.start()
+        self.wait_progress("before the first fault")
+        nemesis = Nemesis(self.plan, self.site, self.slots, self.history, self.notes)
+        keeper.start()
+        nemesis.start()
+        time.sleep(self.seconds)
+        nemesis.heal()
+        self.notes.say("all faults have ended")
+        for broker in self.site.brokers:
+            broker.wait_ready(60)
+        self.wait_progress("after the last fault")
+        time.sleep(CALM)
+        keeper.finish()
+        self.finish()
+        self.summary(nemesis)
+        self.check()
+        self.fsck()
+
+    def wait_progress(self, when, seconds=90):
+        """Waits until every slot has written and read something."""
+        waiting = {slot.number: self.progress(slot) for slot in self.slots}
+        until(
+            lambda: all(self.progress(slot) > waiting[slot.number] for slot in self.slots),
+            lambda: f"{when}: progress of {[slot.number for slot in self.slots if self.progress(slot) <= waiting[slot.number]]}",
+            seconds,
+        )
+
+    def progress(self, slot):
+        """How many of its sends were acknowledged, by all of its processes that there were so far."""
+        lines = 0
+        for path in self.histories.directory.glob(f"process-{slot.number + 1}????.jsonl"):
+            lines += path.read_bytes().count(b'"stage":"ok","f":"send"')
+        return lines
+
+    def finish(self):
+        """The last reading."""
+        highest = self.histories.look().highest
+        self.notes.say(f"the last reading, of {sum(end + 1 for end in highest.values())} offsets")
+        for slot in self.slots:
+            slot.finish(highest)
+        deadline = time.monotonic() + FINAL + 60
+        for slot in self.slots:
+            slot.wait(max(1.0, deadline - time.monotonic()))
+        for broker in self.site.brokers:
+            broker.watch()
+
+    def summary(self, nemesis):
+        self.histories.look()
+        table = {}
+        for (client, f, stage), count in sorted(self.histories.outcomes.items()):
+            table.setdefault((client, f), {})[stage] = count
+        for (client, f), stages in table.items():
+            self.notes.say(f"  {client:12} {f:14} {' '.join(f'{stage} {count}' for stage, count in stages.items())}")
+        for about, count in self.histories.troubles.most_common(25):
+            self.notes.say(f"  {count:5} x {' '.join(about)}")
+        self.notes.say(f"faults: {len(nemesis.played)} kinds, {dict(sorted(nemesis.played.items()))}")
+        self.notes.say(f"starts of brokers: {[broker.starts for broker in self.site.brokers]}")
+
+    def check(self):
+        into = self.directory / "history.jsonl"
+        events = self.histories.merge(into)
+        self.notes.say(f"{events} events in {into}")
+        if not CHECKER_BIN:
+            for problem in stand_in(into):
+                self.notes.problem(problem)
+            return
+        done = subprocess.run([CHECKER_BIN, into], capture_output=True, text=True)
+        self.notes.say(f"the checker says {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-3000:]}")
+        if done.returncode:
+            self.notes.problem("the checker has found something")
+
+    def fsck(self):
+        for broker in self.site.brokers:
+            broker.down("fsck", in_order=True)
+        store, log = self.site.place
+        command = [BROKER_BIN, "fsck", "--deep", "--store", store, "--log", log]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.site.brokers[0].environment)
+        self.notes.say(f"fsck --deep says {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        if done.returncode:
+            self.notes.problem("fsck has found something")
+
+
+class LockedHistory(History):
+    """A history that several threads write."""
+
+    def __init__(self, *arguments, **header):
+        self.lock = threading.RLock()
+        super().__init__(*arguments, **header)
+
+    def write(self, *arguments, **about):
+        with self.lock:
+            return super().write(*arguments, **about)
+
+
+def stand_in(path):
+    """R1 to R4 in short."""
+    values, placed, read, sent, top = {}, {}, {}, {}, {}
+    for line in path.read_text().splitlines():
+        event = json.loads(line)
+        if event["f"] == "misplaced":
+            yield f"I1: {event}"
+        if event["f"] not in ("send", "poll", "txn") or event["stage"] == "invoke":
+            continue
+        for mop in event["mops"]:
+            if mop[0] == "send" and event["stage"] == "ok":
+                offset, value = mop[2]
+                sent[value] = (mop[1], offset)
+                pairs = [(mop[1], offset, value)] if offset is not None else []
+            elif mop[0] == "poll" and len(mop) > 1:
+                pairs = [(key, *pair) for key, records in mop[1].items() for pair in records]
+                for key, offset, value in pairs:
+                    read.setdefault(value, set()).add(event["process"])
+                    top[key] = max(top.get(key, -1), offset)
+            else:
+                pairs = []
+            for key, offset, value in pairs:
+                if values.setdefault((key, offset), value) != value:
+                    yield f"R1: {key} {offset} is {value} and {values[key, offset]}: {event}"
+                if placed.setdefault(value, (key, offset)) != (key, offset):
+                    yield f"R2: {value} is at {key} {offset} and at {placed[value]}: {event}"
+    for value, (key, offset) in sent.items():
+        if value not in read:
+            yield f"R3/R4: {value} was acknowledged at {key} {offset}, and is not read (read up to {top.get(key)})"
+
+
+def commands():
+    """How the workers of each kind are started."""
+    return {
+        "librdkafka": lambda run: [sys.executable, HERE / "blackbox_worker.py"],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=90, help="of faults")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--dir", type=Path, required=True, help="a new folder, for all that there is to keep")
+    parser.add_argument("--workers", default="librdkafka,librdkafka,librdkafka", help="kinds, with commas")
+    parser.add_argument("--window", type=float, default=30, help="seconds")
+    parser.add_argument("--gap", type=float, default=10, help="seconds from fault to fault")
+    parser.add_argument("--only", default="", help="kinds of faults, with commas")
+    parser.add_argument("--pace", type=float, default=0.05, help="seconds between operations of a worker")
+    parser.add_argument("--writes-max", type=int, default=1024, help="values for a key before there is a new one")
+    asked = parser.parse_args()
+    run = Run(
+        asked.dir,
+        asked.seed,
+        asked.seconds,
+        asked.workers.split(","),
+        asked.window,
+        asked.gap,
+        tuple(filter(None, asked.only.split(","))),
+        asked.writes_max,
+        asked.pace,
+    )
+    run.notes.say(f"seed {asked.seed}, {len(run.plan)} faults in {asked.seconds:.0f} s:")
+    for action in run.plan:
+        run.notes.say(f"  {action}")
+    problems = run.go()
+    run.notes.say(f"seed {asked.seed}: {len(problems)} problems")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

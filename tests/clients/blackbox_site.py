@@ -1,0 +1,213 @@
+"""The cluster of the black box: brokers, each with a proxy of its own before S3 and before DynamoDB, and a
+relay of its own on the way from clients and from the other brokers. What several faults do to one of
+these at a time adds up, and ends for each of them by itself."""
+
+import itertools
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import cloud
+from blackbox_relay import Relays
+from cloud import CloudBroker, FaultProxy, Stores
+
+# Merging, compaction, snapshots, trimming and sweeping go on all the time.
+LIFE = {
+    "--segment-bytes-max": 1 << 20,
+    "--inline-bytes": 4096,
+    "--merge-bytes": 1 << 20,
+    "--merge-interval-ms": 1500,
+    "--compaction-interval-ms": 2000,
+    "--retention-check-ms": 2000,
+    "--sweep-interval-ms": 2000,
+    "--sweep-grace-ms": 20_000,
+    "--sweep-listing-ms": 5000,
+    "--log-kept-ms": 5000,
+    "--memory": 64 << 20,
+    "--cache": 16 << 20,
+}
+TERM_PATIENCE = 30  # seconds that a broker has to stop in
+
+
+class SeededProxy(FaultProxy):
+    def __init__(self, directory, target, seed):
+        super().__init__(directory, target)
+        self.seed = seed
+
+    def command(self):
+        return [*super().command(), "--seed", str(self.seed)]
+
+
+class Sum:
+    """Faults that add up: the faults of all who have set some, as one."""
+
+    def __init__(self, apply):
+        self.apply = apply
+        self.lock = threading.Lock()
+        self.parts = {}
+
+    def set(self, who, faults):
+        with self.lock:
+            self.parts[who] = faults
+            self.show()
+
+    def clear(self, who):
+        with self.lock:
+            if self.parts.pop(who, None) is not None:
+                self.show()
+
+    def show(self):
+        everything = {}
+        for part in self.parts.values():
+            everything |= part
+        self.apply(**everything)
+
+
+class BoxedBroker(CloudBroker):
+    """A broker that clients and other brokers reach through relays, and that reaches stores through proxies.
+
+    Several may want it down or stopped at a time; it runs again when nobody does any more."""
+
+    def __init__(self, directory, number, stores, relays, seed, notes):
+        self.number, self.notes = number, notes
+        proxies = [
+            SeededProxy(Path(directory) / name, target, seed + 10 * number + at)
+            for at, (name, target) in enumerate([("s3", stores.s3), ("log", stores.dynamodb)])
+        ]
+        for proxy in proxies:
+            proxy.start()
+        self.proxies = proxies
+        place = (cloud.store("box", proxies[0]), cloud.log("box", proxies[1]))
+        flags = [str(word) for pair in LIFE.items() for word in pair]
+        super().__init__(directory, place, *flags, zone=f"zone-{number}")
+        self.clients, self.peers = relays.relay(self.port), relays.relay(self.port)
+        self.faults = {
+            "s3": Sum(proxies[0].faults),
+            "log": Sum(proxies[1].faults),
+            "clients": Sum(lambda **faults: relays.set(self.clients, **faults)),
+            "peers": Sum(lambda **faults: relays.set(self.peers, **faults)),
+        }
+        self.lock = threading.RLock()
+        self.stopped_by, self.paused_by = set(), set()
+        self.is_wanted = True
+        self.starts = 0
+
+    def command(self):
+        ways = ["--advertise", self.entrance, "--peer-address", f"127.0.0.1:{self.peers.port}"]
+        return [*super().command(), *ways]
+
+    @property
+    def entrance(self):
+        """Where clients find it."""
+        return f"127.0.0.1:{self.clients.port}"
+
+    def launch(self):
+        self.starts += 1
+        return super().launch()
+
+    def down(self, who, in_order=False):
+        with self.lock:
+            self.stopped_by.add(who)
+            if self.process.poll() is not None:
+                return
+            if not in_order or self.paused_by:
+                self.kill()
+                return
+            self.process.terminate()
+            began = time.monotonic()
+            try:
+                code = self.process.wait(TERM_PATIENCE)
+                self.notes.say(f"broker {self.number}: SIGTERM, {code} after {time.monotonic() - began:.1f} s")
+                if code != 0:
+                    self.notes.problem(f"SIGTERM ended broker {self.number} with {code}")
+            except subprocess.TimeoutExpired:  # it may wait for stores that are out
+                self.notes.say(f"broker {self.number}: SIGTERM has not ended it")
+                self.kill()
+
+    def up(self, who):
+        with self.lock:
+            self.stopped_by.discard(who)
+            if not self.stopped_by and self.is_wanted and self.process.poll() is not None:
+                self.launch()
+                if self.paused_by:
+                    self.pause()
+
+    def stop_clock(self, who):
+        with self.lock:
+            self.paused_by.add(who)
+            if self.process.poll() is None:
+                self.pause()
+
+    def start_clock(self, who):
+        with self.lock:
+            self.paused_by.discard(who)
+            if not self.paused_by and self.process.poll() is None:
+                self.go_on()
+
+    def watch(self):
+        """Complains if it has ended by itself, and starts it again."""
+        with self.lock:
+            if not self.stopped_by and self.is_wanted and (code := self.process.poll()) is not None:
+                self.notes.problem(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
+                self.launch()
+
+    def remove(self):
+        with self.lock:
+            self.is_wanted = False
+            self.kill()
+
+    def close(self):
+        self.remove()
+        for proxy in self.proxies:
+            proxy.kill()
+
+
+class Site:
+    """The stores, and the brokers over them."""
+
+    def __init__(self, directory, seed, notes, brokers=3):
+        self.directory, self.seed, self.notes = Path(directory), seed, notes
+        self.stores = Stores(self.directory / "stores")
+        self.relays = Relays(seed)
+        self.count = brokers
+        self.brokers, self.guests = [], []
+        self.numbers = itertools.count(brokers)
+
+    def start(self):
+        self.stores.start()
+        self.brokers = [self.new_broker(number) for number in range(self.count)]
+        for broker in self.brokers:
+            broker.launch()
+        for broker in self.brokers:
+            broker.wait_ready()
+        return self
+
+    def new_broker(self, number):
+        return BoxedBroker(self.directory / f"broker-{number}", number, self.stores, self.relays, self.seed, self.notes)
+
+    def add_guest(self):
+        """One more broker, for a while."""
+        guest = self.new_broker(next(self.numbers))
+        self.guests.append(guest)
+        guest.launch()
+        return guest
+
+    @property
+    def everybody(self):
+        return [*self.brokers, *self.guests]
+
+    @property
+    def bootstrap(self):
+        return ",".join(broker.entrance for broker in self.brokers)
+
+    @property
+    def place(self):
+        """Where everything lies, past all proxies."""
+        return cloud.store("box", self.stores.s3), cloud.log("box", self.stores.dynamodb)
+
+    def close(self):
+        for broker in self.everybody:
+            broker.close()
+        self.stores.kill()
+        self.relays.close()
