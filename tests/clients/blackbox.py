@@ -25,7 +25,7 @@ from blackbox_site import Site
 from blackbox_worker import FINAL, History
 from blackbox_workers import ACTIVE, HERE, Histories, Keeper, Slot
 from cloud import until
-from servers import BROKER_BIN
+from servers import BROKER_BIN, compile_java, java
 
 CALM = 15  # seconds between the last fault and the last reading
 CHECKER_BIN = os.environ.get("CHECKER_BIN")
@@ -64,7 +64,7 @@ class Run:
         self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=only)
         self.seconds, self.writes_max = seconds, writes_max
         self.site = Site(self.directory, seed, self.notes)
-        self.slots = [Slot(number, kind, commands()[kind](self), self) for number, kind in enumerate(kinds)]
+        self.slots = [Slot(number, kind, command(kind, self), self) for number, kind in enumerate(kinds)]
         (self.directory / "plan.json").write_text(json.dumps(blackbox_plan.to_json(self.plan), indent=1))
 
     def go(self):
@@ -138,6 +138,8 @@ class Run:
             self.notes.say(f"  {client:12} {f:14} {' '.join(f'{stage} {count}' for stage, count in stages.items())}")
         for about, count in self.histories.troubles.most_common(25):
             self.notes.say(f"  {count:5} x {' '.join(about)}")
+        for event in self.histories.incomplete:
+            self.notes.problem(f"not all that there must be was read in {FINAL} s: {event}")
         self.notes.say(f"faults: {len(nemesis.played)} kinds, {dict(sorted(nemesis.played.items()))}")
         self.notes.say(f"starts of brokers: {[broker.starts for broker in self.site.brokers]}")
 
@@ -186,7 +188,7 @@ def stand_in(path):
             yield f"I1: {event}"
         if event["f"] not in ("send", "poll", "txn") or event["stage"] == "invoke":
             continue
-        for mop in event["mops"]:
+        for mop in event.get("mops", ()):
             if mop[0] == "send" and event["stage"] == "ok":
                 offset, value = mop[2]
                 sent[value] = (mop[1], offset)
@@ -208,11 +210,33 @@ def stand_in(path):
             yield f"R3/R4: {value} was acknowledged at {key} {offset}, and is not read (read up to {top.get(key)})"
 
 
-def commands():
-    """How the workers of each kind are started."""
-    return {
-        "librdkafka": lambda run: [sys.executable, HERE / "blackbox_worker.py"],
-    }
+def command(kind, run):
+    """How a worker is started. What it is made of is built once, into the folder of the run."""
+    if kind == "librdkafka":
+        return [sys.executable, HERE / "blackbox_worker.py"]
+    if kind == "java":
+        return java_command(run.directory / "java")
+    if kind == "franz":
+        return [built_franz(run.directory / "franz")]
+    raise ValueError(kind)
+
+
+def java_command(directory):
+    if not directory.exists():
+        compile_java([HERE / "BlackboxWorker.java"], directory)
+    line = java("BlackboxWorker", heap="192m")
+    line[line.index("-cp") + 1] += f":{directory}"
+    return line
+
+
+def built_franz(program):
+    if not program.exists():
+        # A stray go.work or flags of the machine have nothing to say in this.
+        own = os.environ | {"GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"}
+        build = ["go", "build", "-trimpath", "-o", program, "."]
+        done = subprocess.run(build, cwd=HERE / "franz", env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return program
 
 
 def main():
@@ -220,7 +244,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=90, help="of faults")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--dir", type=Path, required=True, help="a new folder, for all that there is to keep")
-    parser.add_argument("--workers", default="librdkafka,librdkafka,librdkafka", help="kinds, with commas")
+    parser.add_argument("--workers", default="librdkafka,java,franz,librdkafka", help="kinds, with commas")
     parser.add_argument("--window", type=float, default=30, help="seconds")
     parser.add_argument("--gap", type=float, default=10, help="seconds from fault to fault")
     parser.add_argument("--only", default="", help="kinds of faults, with commas")

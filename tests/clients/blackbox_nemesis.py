@@ -63,12 +63,13 @@ class Nemesis(threading.Thread):
             thread.join(120)
             if thread.is_alive():
                 self.notes.problem(f"the fault {thread.name} does not end")
-        self.history.write("ok", "fault", name="heal", on=False)
+        self.history.fact("fault", name="heal", on=False)
 
     def play(self, action):
         self.notes.say(f"fault {action}")
         self.played[action.kind] = self.played.get(action.kind, 0) + 1
-        op = self.history.write("ok", "fault", name=action.kind, on=True, brokers=action.brokers)
+        name = f"{action.kind}@{action.at}"
+        self.history.fact("fault", name=name, on=True, note=action.brokers)
         try:
             brokers = [self.site.brokers[number] for number in action.brokers]
             own = getattr(self, action.kind, None)
@@ -78,7 +79,7 @@ class Nemesis(threading.Thread):
                 self.by_name(action, brokers)
         except Exception as error:  # noqa: BLE001: the run goes on and fails at its end
             self.notes.problem(f"the fault {action}: {error!r}")
-        self.history.write("ok", "fault", op, name=action.kind, on=False, brokers=action.brokers)
+        self.history.fact("fault", name=name, on=False)
 
     def wait(self, seconds):
         return self.healed.wait(seconds)

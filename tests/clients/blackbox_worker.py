@@ -69,15 +69,23 @@ class History:
         self.process = process
         self.ops = 0
         self.file = os.open(f"{directory}/process-{process}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.write("ok", "header", **header)
+        self.fact("header", **header)
+
+    def invoke(self, f, **about):
+        self.ops += 1
+        self.write("invoke", f, self.ops, **about)
+        return self.ops
+
+    def fact(self, f, **about):
+        self.write("ok", f, **about)
+
+    def note(self, **note):
+        self.fact("note", note=note)
 
     def write(self, stage, f, op=None, **about):
-        if op is None:
-            self.ops += 1
-            op = self.ops
-        line = {"time_us": time.monotonic_ns() // 1000, "process": self.process, "op": op, "stage": stage, "f": f}
+        number = {} if op is None else {"op": op}
+        line = {"time_us": time.monotonic_ns() // 1000, "process": self.process, **number, "stage": stage, "f": f}
         os.write(self.file, json.dumps(line | about, separators=(",", ":")).encode() + b"\n")
-        return op
 
     def close(self):
         os.close(self.file)
@@ -184,8 +192,8 @@ class Worker:
         self.counter = 0
         self.positions = {}  # {key: the next to be read}, of the consumer
         self.generation, self.group, self.owned = -1, None, set()
-        header = {"client": "librdkafka", "isolation": "read_committed", "idempotent": True, "transactional": True}
-        self.history = History(self.settings["history"], self.process, **header, tv=1)
+        header = {"client": "librdkafka", "isolation": "read_committed", "idempotent": True, "transactional": True, "tv": 1}
+        self.history = History(self.settings["history"], self.process, **header, transaction_timeout_ms=DELIVERY * 1000)
         common = {
             "bootstrap.servers": self.settings["bootstrap"],
             "socket.timeout.ms": 6000,
@@ -272,7 +280,7 @@ class Worker:
 
     def send(self):
         mops = self.new_sends(self.dice.randint(1, 4))
-        op = self.history.write("invoke", "send", mops=mops)
+        op = self.history.invoke("send", mops=mops)
         results, raised = {}, None
         try:
             for mop in mops:
@@ -307,7 +315,7 @@ class Worker:
             if message is None:
                 break
             if error := message.error():
-                self.history.write("info", "trouble", when="poll", error=str(error))
+                self.history.note(poll=str(error))
                 continue
             self.take(message, found)
         return found
@@ -318,14 +326,14 @@ class Worker:
         self.ends[key] = max(self.ends.get(key, 0), offset + 1)
         value = Record.decode(message.value() or b"", key)
         if value is None:
-            self.history.write("ok", "misplaced", key=key, offset=offset, found=repr(message.value())[:200])
+            self.history.fact("misplaced", key=key, offset=offset, note=repr(message.value())[:200])
         else:
             found.setdefault(key, []).append([offset, value])
 
     def poll(self):
-        op = self.history.write("invoke", "poll", mops=[["poll"]], isolation="read_committed")
+        op = self.history.invoke("poll", mops=[["poll"]], isolation="read_committed")
         found = self.read(0.3)
-        self.history.write("ok", "poll", op, mops=[["poll", found]], isolation="read_committed")
+        self.history.write("ok", "poll", op, mops=[["poll", found]])
 
     def assign(self):
         """Some keys, from where this program was in them, from the beginning, or from the end of what it knows. A
@@ -344,20 +352,20 @@ class Worker:
     def reassign(self, keys):
         at = self.dice.choice(["beginning", "known", "known"])
         self.positions = {key: self.ends.get(key, 0) if at == "known" else 0 for key in keys}
-        op = self.history.write("invoke", "assign", keys=keys)
+        op = self.history.invoke("assign", keys=keys, offsets=self.positions)
         self.consumer.assign([place_of(key, self.positions[key]) for key in keys])
-        self.history.write("ok", "assign", op, keys=keys)
+        self.history.write("ok", "assign", op)
 
     def subscribe(self):
         """All active topics, as a member of the group of its protocol."""
-        protocol = self.dice.choice(["classic", "consumer"])
+        self.protocol = protocol = self.dice.choice(["classic", "consumer"])
         own = {"group.protocol": protocol}
         if protocol == "classic":
             own |= {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
         self.open_consumer(f"{self.settings['group']}-{protocol}", **own)
         self.positions, self.owned = {}, set()
         topics = list(self.active)
-        op = self.history.write("invoke", "subscribe", topics=topics, group=self.group)
+        op = self.history.invoke("subscribe", topics=topics, group=self.group)
         consumer = self.consumer
         consumer.subscribe(
             topics,
@@ -365,7 +373,7 @@ class Worker:
             on_revoke=lambda by, gone: self.moved(by, set(), {key_of(it) for it in gone}),
             on_lost=lambda by, gone: self.moved(by, set(), {key_of(it) for it in gone}),
         )
-        self.history.write("ok", "subscribe", op, topics=topics, group=self.group)
+        self.history.write("ok", "subscribe", op)
 
     def moved(self, consumer, gained, gone):
         if consumer is not self.consumer:
@@ -373,31 +381,40 @@ class Worker:
         self.owned = (self.owned | gained) - gone
         for key in gained | gone:
             self.positions.pop(key, None)
-        keys = sorted(self.owned)
-        self.history.write("ok", "rebalance", keys=keys, group=self.group, gained=sorted(gained), gone=sorted(gone))
+        self.history.fact("rebalance", keys=sorted(gained | gone))
         if gained and self.generation >= 0:
-            self.history.write("ok", "assigned", keys=keys, **self.membership())
+            self.history.fact("assigned", keys=sorted(self.owned), **self.membership())
 
     def membership(self):
-        return {"group": self.group, "generation": self.generation, "member": self.consumer.memberid() or ""}
+        if not self.is_subscribed():
+            return {"group": self.group}
+        return {
+            "group": self.group,
+            "generation": self.generation,
+            "member": self.consumer.memberid() or "",
+            "protocol": self.protocol,
+        }
 
     def is_subscribed(self):
         return "-alone-" not in self.group
 
     def seek(self):
-        """Goes back or forth in one key. For the checker this is a new assignment."""
+        """Goes back or forth in one key."""
         if not self.positions:
             return
         key = self.dice.choice(sorted(self.positions))
-        to = self.dice.randint(0, self.ends.get(key, 0))
-        op = self.history.write("invoke", "assign", keys=sorted(self.owned), seek=key, to=to)
+        self.seek_to(key, self.dice.randint(0, self.ends.get(key, 0)))
+
+    def seek_to(self, key, offset):
+        op = self.history.invoke("seek", key=key, offset=offset)
         try:
-            self.consumer.seek(place_of(key, to))
+            self.consumer.seek(place_of(key, offset))
         except KafkaException as raised:
-            self.history.write("fail", "assign", op, keys=sorted(self.owned), error=str(raised.args[0]))
+            # It has not begun to read it, or it is not its own any more.
+            self.history.write("info", "seek", op, error=str(raised.args[0]))
             return
-        self.positions[key] = to
-        self.history.write("ok", "assign", op, keys=sorted(self.owned), seek=key, to=to)
+        self.positions[key] = offset
+        self.history.write("ok", "seek", op)
 
     # transactions --------------------------------------------------------------------------------------------
 
@@ -406,14 +423,14 @@ class Worker:
             try:
                 self.insist(lambda: self.transactor.init_transactions(CALL))
             except KafkaException as raised:
-                self.history.write("fail", "trouble", when="init", error=str(raised.args[0]))
+                self.history.note(init=str(raised.args[0]))
                 raise Doubt from None
             self.transactor_is_ready = True
         plan = [self.dice.choice(["send", "send", "poll"]) for _ in range(self.dice.randint(0, 4))]
         sends = iter(self.new_sends(plan.count("send")))
         mops = [next(sends) if it == "send" else ["poll"] for it in plan]
         aborts = self.dice.random() < ABORTS
-        op = self.history.write("invoke", "txn", mops=mops, tv=1, isolation="read_committed")
+        op = self.history.invoke("txn", mops=mops, tv=1, isolation="read_committed")
         before, done, results = dict(self.positions), [], {}
         complete = lambda: [self.completed(it, results) if it[0] == "send" else it for it in done]  # noqa: E731
         about = {"tv": 1, "isolation": "read_committed"}
@@ -425,7 +442,7 @@ class Worker:
                     done.append(mop)
                 else:
                     done.append(["poll", self.read(0.3)])
-            self.take_along(before)
+            about |= self.take_along(before)
             if aborts:
                 self.insist(lambda: self.transactor.abort_transaction(CALL))
             else:
@@ -441,13 +458,13 @@ class Worker:
 
     def take_along(self, before):
         """Commits with the transaction what it has read, if it reads as a member of a group."""
-        moved = [place_of(key, end) for key, end in self.positions.items() if before.get(key) != end]
-        if moved and self.is_subscribed():
-            self.insist(
-                lambda: self.transactor.send_offsets_to_transaction(
-                    moved, self.consumer.consumer_group_metadata(), CALL
-                )
-            )
+        moved = {key: end for key, end in self.positions.items() if before.get(key) != end}
+        if not moved or not self.is_subscribed():
+            return {}
+        about, group = self.membership(), self.consumer.consumer_group_metadata()
+        places = [place_of(key, end) for key, end in moved.items()]
+        self.insist(lambda: self.transactor.send_offsets_to_transaction(places, group, CALL))
+        return {"offsets": moved, **about}
 
     def give_up(self, error, op, mops, before, about):
         """Ends a transaction that can't be committed."""
@@ -472,26 +489,16 @@ class Worker:
 
     def rewind(self, before):
         """What an aborted transaction has read is to be read again."""
-        moved = {key: before.get(key) for key, end in self.positions.items() if before.get(key) != end}
-        if not moved:
-            return
-        op = self.history.write("invoke", "assign", keys=sorted(self.owned), rewind=moved)
-        for key, end in moved.items():
-            if end is None:
-                # It is not known where it began.
-                self.positions.pop(key)
-                continue
-            with contextlib.suppress(KafkaException):
-                self.consumer.seek(place_of(key, end))
-                self.positions[key] = end
-        self.history.write("ok", "assign", op, keys=sorted(self.owned), rewind=moved)
+        for key, end in list(self.positions.items()):
+            if end != before.get(key):
+                self.seek_to(key, before.get(key, 0))
 
     # questions -----------------------------------------------------------------------------------------------
 
     def list_offsets(self):
         topic = self.dice.choice(list(self.topics))
         key = f"{topic}/{self.dice.randrange(self.topics[topic])}"
-        op = self.history.write("invoke", "list_offsets", key=key, isolation="read_uncommitted")
+        op = self.history.invoke("list_offsets", key=key, isolation="read_uncommitted")
         asked = self.admin.list_offsets(
             {place_of(key): OffsetSpec.latest()},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
@@ -500,9 +507,9 @@ class Worker:
         try:
             end = next(iter(asked.values())).result(CALL).offset
         except Exception as raised:  # noqa: BLE001: a question that is not answered did nothing
-            self.history.write("fail", "list_offsets", op, key=key, error=str(raised))
+            self.history.write("fail", "list_offsets", op, error=str(raised))
             return
-        self.history.write("ok", "list_offsets", op, key=key, end=end, isolation="read_uncommitted")
+        self.history.write("ok", "list_offsets", op, end=end)
 
     def commit(self):
         """Commits where it is in one key."""
@@ -510,7 +517,7 @@ class Worker:
             return
         key = self.dice.choice(sorted(self.positions))
         about = {"key": key, "offset": self.positions[key], **self.membership()}
-        op = self.history.write("invoke", "commit", **about)
+        op = self.history.invoke("commit", **about)
         try:
             done = self.consumer.commit(offsets=[place_of(key, self.positions[key])], asynchronous=False)
             if done[0].error:
@@ -525,26 +532,26 @@ class Worker:
                 KafkaError.STALE_MEMBER_EPOCH,
                 KafkaError._NO_OFFSET,
             }
-            self.history.write("fail" if refused else "info", "commit", op, error=str(error), **about)
+            self.history.write("fail" if refused else "info", "commit", op, error=str(error))
             if not refused:
                 raise Doubt from None
             return
-        self.history.write("ok", "commit", op, **about)
+        self.history.write("ok", "commit", op)
 
     def committed(self):
         if not self.owned:
             return
         key = self.dice.choice(sorted(self.owned))
         about = {"key": key, **self.membership()}
-        op = self.history.write("invoke", "committed", **about)
+        op = self.history.invoke("committed", **about)
         try:
             (found,) = self.consumer.committed([place_of(key)], timeout=CALL)
             if found.error:
                 raise KafkaException(found.error)
         except KafkaException as raised:
-            self.history.write("fail", "committed", op, error=str(raised.args[0]), **about)
+            self.history.write("fail", "committed", op, error=str(raised.args[0]))
             return
-        self.history.write("ok", "committed", op, offset=found.offset if found.offset >= 0 else -1, **about)
+        self.history.write("ok", "committed", op, offset=max(found.offset, -1))
 
     # the end -------------------------------------------------------------------------------------------------
 
@@ -554,19 +561,19 @@ class Worker:
         keys = sorted(f"{topic}/{n}" for topic, count in self.topics.items() for n in range(count))
         wanted = {key: end for key, end in self.final.items() if end >= 0}
         self.open_consumer(f"{self.settings['group']}-alone-{self.process}-final")
-        self.history.write("ok", "final", wanted=wanted)
+        self.history.fact("final", note=wanted)
         self.positions, self.owned = dict.fromkeys(keys, 0), set(keys)
-        op = self.history.write("invoke", "assign", keys=keys)
+        op = self.history.invoke("assign", keys=keys, offsets=self.positions)
         self.consumer.assign([place_of(key, 0) for key in keys])
-        self.history.write("ok", "assign", op, keys=keys)
+        self.history.write("ok", "assign", op)
         deadline = time.monotonic() + FINAL
         while missing := {key: end for key, end in wanted.items() if self.positions[key] <= end}:
             if time.monotonic() > deadline:
-                self.history.write("fail", "final", missing=missing)
+                self.history.note(missing=missing)
                 return
             self.poll()
         self.poll()
-        self.history.write("ok", "final", done=True)
+        self.history.note(complete=True)
 
 
 def is_refusal(error):

@@ -33,6 +33,7 @@ class Histories:
         self.outcomes = Counter()  # {(client, f, stage)}
         self.clients = {}
         self.troubles = Counter()
+        self.incomplete = []
 
     def look(self):
         with self.lock:
@@ -53,9 +54,11 @@ class Histories:
         self.outcomes[self.clients.get(event["process"], "?"), f, stage] += 1
         if stage in ("fail", "info") and "error" in event:
             self.troubles[self.clients.get(event["process"], "?"), f, stage, str(event["error"])[:120]] += 1
+        if "missing" in (event.get("note") or ()):
+            self.incomplete.append(event)
         if f not in ("send", "poll", "txn"):
             return
-        for mop in event["mops"]:
+        for mop in event.get("mops", ()):
             if stage == "invoke" and mop[0] == "send":
                 self.writes[mop[1]] += 1
             elif stage == "ok" and mop[0] == "send" and mop[2][0] is not None:
@@ -140,7 +143,7 @@ class Slot:
         self.process.kill()
         self.process.wait()
         self.process.stdin.close()
-        self.run.history.write("ok", "crash", of=self.last_process())
+        self.run.history.note(killed=self.last_process())
 
     def last_process(self):
         return self.run.histories.next_process(self.number) - 1
