@@ -101,21 +101,15 @@ class Run:
         self.check()
         self.fsck()
 
-    def wait_progress(self, when, seconds=90):
-        """Waits until every slot has written and read something."""
-        waiting = {slot.number: self.progress(slot) for slot in self.slots}
-        until(
-            lambda: all(self.progress(slot) > waiting[slot.number] for slot in self.slots),
-            lambda: f"{when}: progress of {[slot.number for slot in self.slots if self.progress(slot) <= waiting[slot.number]]}",
-            seconds,
-        )
+    def wait_progress(self, when, seconds=120):
+        """Waits until every worker has been acknowledged something new."""
+        before = dict(self.histories.look().sends)
 
-    def progress(self, slot):
-        """How many of its sends were acknowledged, by all of its processes that there were so far."""
-        lines = 0
-        for path in self.histories.directory.glob(f"process-{slot.number + 1}????.jsonl"):
-            lines += path.read_bytes().count(b'"stage":"ok","f":"send"')
-        return lines
+        def waiting():
+            sends = self.histories.look().sends
+            return [slot.number for slot in self.slots if sends[slot.number] <= before.get(slot.number, 0)]
+
+        until(lambda: not waiting(), lambda: f"{when}: progress of {waiting()}", seconds)
 
     def finish(self):
         """The last reading."""

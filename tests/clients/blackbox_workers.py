@@ -31,6 +31,7 @@ class Histories:
         self.writes = Counter()  # {key: values that were meant for it}
         self.highest = {}  # {key: the highest offset that holds a value, as far as anybody was told}
         self.outcomes = Counter()  # {(client, f, stage)}
+        self.sends = Counter()  # {slot: how many of its sends were acknowledged}
         self.clients = {}
         self.troubles = Counter()
         self.incomplete = []
@@ -54,6 +55,8 @@ class Histories:
         self.outcomes[self.clients.get(event["process"], "?"), f, stage] += 1
         if stage in ("fail", "info") and "error" in event:
             self.troubles[self.clients.get(event["process"], "?"), f, stage, str(event["error"])[:120]] += 1
+        if (f, stage) == ("send", "ok"):
+            self.sends[event["process"] // PROCESSES - 1] += 1
         if "missing" in (event.get("note") or ()):
             self.incomplete.append(event)
         if f not in ("send", "poll", "txn"):
