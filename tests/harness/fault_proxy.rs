@@ -22,6 +22,7 @@ mod admin;
 mod faults;
 mod meter;
 mod operation;
+mod reply;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -34,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -50,6 +51,7 @@ use self::faults::{Dice, Fate, Throw};
 pub use self::meter::Count;
 use self::meter::Meter;
 use self::operation::{Operation, Refusal, answer};
+use self::reply::{CutShort, ReplyBody, corrupted};
 use self::upstream::Upstream;
 
 /// Bytes that the body of a request or a reply may have.
@@ -201,7 +203,7 @@ impl Proxy {
         self: &Arc<Self>,
         request: Request<Incoming>,
         is_admin: &AtomicBool,
-    ) -> io::Result<Response<Full<Bytes>>> {
+    ) -> io::Result<Response<ReplyBody>> {
         let command = request.uri().path().strip_prefix(admin::PREFIX).map(str::to_owned);
         is_admin.fetch_or(command.is_some(), Ordering::Relaxed);
         if command.is_none() && self.faults.borrow().outage {
@@ -211,11 +213,11 @@ impl Proxy {
         let over = || answer(413, "text/plain", format_args!("over {BODY_BYTES_MAX} bytes"));
         let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if declared > BODY_BYTES_MAX {
-            return Ok(over().map(Full::new));
+            return Ok(over().map(ReplyBody::whole));
         }
         let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Ok(over().map(Full::new)),
+            Err(error) if error.is::<LengthLimitError>() => return Ok(over().map(ReplyBody::whole)),
             Err(_) => return Err(dropped()),
         };
         let reply = match command {
@@ -231,7 +233,7 @@ impl Proxy {
                 reply.await.map_err(|_| dropped())?
             }
         };
-        Ok(reply.map(Full::new))
+        Ok(ReplyBody::of(reply))
     }
 
     /// Takes a request through its fate. Without a reply, its client loses the connection.
@@ -273,6 +275,20 @@ impl Proxy {
                 let reply = self.deliver(&operation, request.clone()).await;
                 self.deliver(&operation, request).await;
                 reply
+            }
+            Fate::SecondReply => {
+                self.deliver(&operation, request.clone()).await;
+                self.deliver(&operation, request).await
+            }
+            Fate::Conflict => Some(Refusal::Conflict.answer(service, &method)),
+            Fate::NotFound => Some(Refusal::NotFound.answer(service, &method)),
+            Fate::Corrupted(at) => {
+                self.deliver(&operation, request).await.map(|reply| corrupted(reply, at))
+            }
+            Fate::Truncated(share) => {
+                let mut reply = self.deliver(&operation, request).await?;
+                reply.extensions_mut().insert(CutShort(share));
+                Some(reply)
             }
         };
         time::sleep(back).await;

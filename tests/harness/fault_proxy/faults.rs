@@ -84,6 +84,17 @@ pub struct Faults {
     pub late_max: Duration,
     /// Delivered twice, one after the other; the first reply is the answer.
     pub duplicate: Chance,
+    /// Delivered twice, as by a box on the way that tries again; the second reply is the answer,
+    /// so that a condition fails by what the request itself did.
+    pub second_reply: Chance,
+    /// Told that another such request is on its way, with status 409 as S3 does, without effect.
+    pub conflict: Chance,
+    /// Told that there is no such object, without effect.
+    pub not_found: Chance,
+    /// Takes effect, and one bit of the reply's body is another.
+    pub corrupted: Chance,
+    /// Takes effect, and the connection is closed within the reply's body.
+    pub truncated: Chance,
     /// Takes up to `delay_max` longer, part of it on the way there and the rest on the way back.
     pub delay: Chance,
     /// How long a delay may be.
@@ -102,6 +113,11 @@ impl Faults {
             ("reply_lost", &self.reply_lost),
             ("late", &self.late),
             ("duplicate", &self.duplicate),
+            ("second_reply", &self.second_reply),
+            ("conflict", &self.conflict),
+            ("not_found", &self.not_found),
+            ("corrupted", &self.corrupted),
+            ("truncated", &self.truncated),
             ("delay", &self.delay),
         ];
         for (name, chance) in chances {
@@ -154,6 +170,16 @@ pub(super) enum Fate {
     Late(Duration),
     /// See [`Faults::duplicate`].
     Duplicate,
+    /// See [`Faults::second_reply`].
+    SecondReply,
+    /// See [`Faults::conflict`].
+    Conflict,
+    /// See [`Faults::not_found`].
+    NotFound,
+    /// See [`Faults::corrupted`]: where in the body, out of `0..1`.
+    Corrupted(f64),
+    /// See [`Faults::truncated`]: the share of the body that arrives, out of `0..1`.
+    Truncated(f64),
 }
 
 /// One throw: a fate, and how much longer each way takes.
@@ -206,6 +232,8 @@ impl Dice {
         let draws: [f64; 11] = source.generator.random();
         let [burst, throttled, before, after, lost, late, duplicate, delay, length, span, split] =
             draws;
+        let more: [f64; 5] = source.generator.random();
+        let [second, conflict, not_found, corrupted, truncated] = more;
         let faults = &mut self.faults;
 
         if source.burst == 0 && faults.burst.strikes(operation, burst) {
@@ -226,6 +254,16 @@ impl Dice {
             Fate::Late(faults.late_max.mul_f64(length))
         } else if faults.duplicate.strikes(operation, duplicate) {
             Fate::Duplicate
+        } else if faults.second_reply.strikes(operation, second) {
+            Fate::SecondReply
+        } else if faults.conflict.strikes(operation, conflict) {
+            Fate::Conflict
+        } else if faults.not_found.strikes(operation, not_found) {
+            Fate::NotFound
+        } else if faults.corrupted.strikes(operation, corrupted) {
+            Fate::Corrupted(length)
+        } else if faults.truncated.strikes(operation, truncated) {
+            Fate::Truncated(length)
         } else {
             Fate::Delivered
         };

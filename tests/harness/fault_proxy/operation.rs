@@ -84,6 +84,10 @@ pub(super) enum Refusal {
     InternalError,
     /// "Slow down."
     Throttled,
+    /// "A conflicting operation occurred."
+    Conflict,
+    /// "There is no such thing."
+    NotFound,
 }
 
 impl Refusal {
@@ -95,6 +99,21 @@ impl Refusal {
             }
             (Service::S3, Self::Throttled) => {
                 xml(503, "SlowDown", "Please reduce your request rate.", method)
+            }
+            (Service::S3, Self::Conflict) => xml(
+                409,
+                "ConditionalRequestConflict",
+                "The conditional request cannot succeed due to a conflicting operation.",
+                method,
+            ),
+            (Service::S3, Self::NotFound) => {
+                xml(404, "NoSuchKey", "The specified key does not exist.", method)
+            }
+            (Service::DynamoDb, Self::Conflict) => {
+                typed(400, "TransactionConflictException", "Transaction is ongoing for the item.")
+            }
+            (Service::DynamoDb, Self::NotFound) => {
+                typed(400, "ResourceNotFoundException", "Requested resource not found.")
             }
             (Service::DynamoDb, Self::InternalError) => {
                 typed(500, "InternalServerError", "The request could not be processed.")

@@ -72,6 +72,62 @@ async fn the_first_of_two_replies_is_the_answer() {
 }
 
 #[tokio::test]
+async fn the_second_of_two_replies_says_what_the_first_request_did() {
+    let store = Store::start(|seen| match seen.len() {
+        1 => answer(200, "text/plain", "created"),
+        _ => answer(412, "text/plain", "is there already"),
+    })
+    .await;
+    let proxy = FaultProxy::start(store.address, 7);
+    proxy.set_faults(Faults { second_reply: Chance::once("Put"), ..Faults::default() });
+    let reply = ask(proxy.address(), put("/b/1")).await.unwrap();
+    assert_eq!(reply.status(), StatusCode::PRECONDITION_FAILED);
+    store.has_seen(&["PUT /b/1", "PUT /b/1"]).await;
+}
+
+#[tokio::test]
+async fn a_conflict_and_a_missing_object_are_made_up() {
+    let (store, proxy) = misbehaving(Faults {
+        conflict: Chance::always("PutObject"),
+        not_found: Chance::always("GetObject"),
+        ..Faults::default()
+    })
+    .await;
+    for (request, status, code) in [
+        (put("/b/1"), StatusCode::CONFLICT, "ConditionalRequestConflict"),
+        (get("/b/1"), StatusCode::NOT_FOUND, "NoSuchKey"),
+    ] {
+        let reply = ask(proxy.address(), request).await.unwrap();
+        assert_eq!(reply.status(), status);
+        assert!(str::from_utf8(reply.body()).unwrap().contains(code));
+    }
+    store.has_seen(&[]).await;
+}
+
+#[tokio::test]
+async fn a_corrupted_reply_differs_in_one_bit() {
+    let (store, proxy) =
+        misbehaving(Faults { corrupted: Chance::always("Get"), ..Faults::default() }).await;
+    let reply = ask(proxy.address(), get("/b/1")).await.unwrap();
+    let bits = reply.body().iter().zip(b"done").map(|(found, sent)| (found ^ sent).count_ones());
+    assert_eq!((reply.body().len(), bits.sum::<u32>()), (4, 1));
+    store.has_seen(&["GET /b/1"]).await;
+}
+
+#[tokio::test]
+async fn a_truncated_reply_breaks_off_within_its_body() {
+    let (store, proxy) =
+        misbehaving(Faults { truncated: Chance::once("Get"), ..Faults::default() }).await;
+    let mut client = Client::connect(proxy.address()).await;
+    let error = client.ask(get("/b/1")).await.unwrap_err();
+    assert!(error.is_body_write_aborted() || error.is_incomplete_message(), "{error:?}");
+    client.0.ready().await.unwrap_err();
+    // Once was once.
+    assert_eq!(ask(proxy.address(), get("/b/2")).await.unwrap().body(), "done");
+    store.has_seen(&["GET /b/1", "GET /b/2"]).await;
+}
+
+#[tokio::test]
 async fn an_internal_error_comes_before_or_after_the_effect() {
     let (store, proxy) = misbehaving(Faults {
         error_before: Chance::always("PutObject"),
