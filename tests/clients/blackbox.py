@@ -23,6 +23,7 @@ import blackbox_plan
 from blackbox_nemesis import Nemesis
 from blackbox_site import Site
 from blackbox_worker import FINAL, History
+from blackbox_watcher import Watcher
 from blackbox_workers import ACTIVE, HERE, Histories, Keeper, Slot
 from cloud import until
 from servers import BROKER_BIN, compile_java, java
@@ -60,12 +61,15 @@ class Run:
         self.seed, self.pace = seed, pace
         self.notes = Notes(self.directory)
         self.histories = Histories(histories)
-        self.history = LockedHistory(histories, 1, client="nemesis")
+        self.history = self.new_history(1, client="nemesis")
         self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=only)
         self.seconds, self.writes_max = seconds, writes_max
-        self.site = Site(self.directory, seed, self.notes)
+        self.site = Site(self.directory, seed, self.history, self.notes)
         self.slots = [Slot(number, kind, command(kind, self), self) for number, kind in enumerate(kinds)]
         (self.directory / "plan.json").write_text(json.dumps(blackbox_plan.to_json(self.plan), indent=1))
+
+    def new_history(self, process, **header):
+        return LockedHistory(self.histories.directory, process, **header)
 
     def go(self):
         """Runs all of it and returns what was wrong."""
@@ -86,8 +90,9 @@ class Run:
             slot.start()
         self.wait_progress("before the first fault")
         nemesis = Nemesis(self.plan, self.site, self.slots, self.history, self.notes)
-        keeper.start()
-        nemesis.start()
+        watchers = [Watcher(self, broker, keeper.topics) for broker in self.site.brokers]
+        for thread in [keeper, nemesis, *watchers]:
+            thread.start()
         time.sleep(self.seconds)
         nemesis.heal()
         self.notes.say("all faults have ended")
@@ -96,6 +101,8 @@ class Run:
         self.wait_progress("after the last fault")
         time.sleep(CALM)
         keeper.finish()
+        for watcher in watchers:
+            watcher.finish()
         self.finish()
         self.summary(nemesis)
         self.check()
@@ -145,7 +152,7 @@ class Run:
             for problem in stand_in(into):
                 self.notes.problem(problem)
             return
-        done = subprocess.run([CHECKER_BIN, into], capture_output=True, text=True)
+        done = subprocess.run([CHECKER_BIN, self.histories.directory], capture_output=True, text=True)
         self.notes.say(f"the checker says {done.returncode}:\n{done.stdout[-6000:]}{done.stderr[-3000:]}")
         if done.returncode:
             self.notes.problem("the checker has found something")

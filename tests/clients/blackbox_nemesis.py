@@ -5,6 +5,8 @@ import random
 import threading
 import time
 
+from cloud import READY
+
 
 def share(probability, operations="", times=None):
     return {"probability": probability, "operations": operations, "times": times}
@@ -15,6 +17,11 @@ ON_REQUESTS = {
     "reply_lost": {"reply_lost": share(0.25)},
     "late": {"late": share(0.25, "Put"), "late_max_ms": 15_000},
     "duplicate": {"duplicate": share(0.4)},
+    "second_reply": {"second_reply": share(0.4, "Put")},
+    "conflict": {"conflict": share(0.3, "PutObject")},
+    "not_found": {"not_found": share(0.3, "GetObject")},
+    "corrupted": {"corrupted": share(0.3, "GetObject")},
+    "truncated": {"truncated": share(0.3)},
     "error_before": {"error_before": share(0.3)},
     "error_after": {"error_after": share(0.3)},
     "throttled": {"burst": share(0.1), "burst_max": 30, "throttled": share(0.2)},
@@ -137,7 +144,7 @@ class Nemesis(threading.Thread):
             broker.down(action, in_order=True)
             broker.up(action)
             deadline = time.monotonic() + 20
-            while time.monotonic() < deadline and not broker.stopped_by and "odradek is ready" not in broker.said():
+            while time.monotonic() < deadline and not broker.stopped_by and READY not in broker.said():
                 if self.wait(0.1):
                     return
 

@@ -37,6 +37,13 @@ BOTH_STORES = {
     "outage": ((ONE, MAJORITY, ALL), 2, 15),
 }
 STORES = {f"{store}_{name}": about for store in ("s3", "log") for name, about in BOTH_STORES.items()}
+# What a box on the way does that tries again, what only S3 says, and what arrives of its objects.
+STORES["s3_second_reply"] = STORES["log_second_reply"] = ((ONE, ALL), 3, 8)
+STORES["s3_conflict"] = ((ONE, ALL), 3, 8)
+STORES["s3_not_found"] = ((ONE, ALL), 2, 5)
+STORES["s3_corrupted"] = ((ONE, ALL), 3, 8)
+STORES["s3_truncated"] = ((ONE, ALL), 3, 8)
+STORES["log_truncated"] = ((ONE, ALL), 3, 8)
 STORES["stores_outage"] = ((ONE, ALL), 2, 15)
 NETWORK = {
     "clients_cut": ((ONE, MAJORITY), 1, 10),

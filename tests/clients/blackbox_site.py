@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cloud
 from blackbox_relay import Relays
-from cloud import CloudBroker, FaultProxy, Stores
+from cloud import READY, CloudBroker, FaultProxy, Stores
 
 # Merging, compaction, snapshots, trimming and sweeping go on all the time.
 LIFE = {
@@ -24,6 +24,7 @@ LIFE = {
     "--sweep-grace-ms": 20_000,
     "--sweep-listing-ms": 5000,
     "--log-kept-ms": 5000,
+    "--snapshot-entries": 200,
     "--memory": 64 << 20,
     "--cache": 16 << 20,
 }
@@ -69,8 +70,8 @@ class BoxedBroker(CloudBroker):
 
     Several may want it down or stopped at a time; it runs again when nobody does any more."""
 
-    def __init__(self, directory, number, stores, relays, seed, notes):
-        self.number, self.notes = number, notes
+    def __init__(self, directory, number, stores, relays, seed, history, notes):
+        self.number, self.history, self.notes = number, history, notes
         proxies = [
             SeededProxy(Path(directory) / name, target, seed + 10 * number + at)
             for at, (name, target) in enumerate([("s3", stores.s3), ("log", stores.dynamodb)])
@@ -91,6 +92,7 @@ class BoxedBroker(CloudBroker):
         self.lock = threading.RLock()
         self.stopped_by, self.paused_by = set(), set()
         self.is_wanted = True
+        self.serves = False
         self.starts = 0
 
     def command(self):
@@ -104,7 +106,14 @@ class BoxedBroker(CloudBroker):
 
     def launch(self):
         self.starts += 1
+        self.serves = False
+        self.history.fact("started", broker=self.number)
         return super().launch()
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            super().kill()
+            self.history.fact("exited", broker=self.number, asked=True)
 
     def down(self, who, in_order=False):
         with self.lock:
@@ -118,6 +127,7 @@ class BoxedBroker(CloudBroker):
             began = time.monotonic()
             try:
                 code = self.process.wait(TERM_PATIENCE)
+                self.history.fact("exited", broker=self.number, asked=True)
                 self.notes.say(f"broker {self.number}: SIGTERM, {code} after {time.monotonic() - began:.1f} s")
                 if code != 0:
                     self.notes.problem(f"SIGTERM ended broker {self.number} with {code}")
@@ -150,7 +160,11 @@ class BoxedBroker(CloudBroker):
         with self.lock:
             if not self.stopped_by and self.is_wanted and (code := self.process.poll()) is not None:
                 self.notes.problem(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
+                self.history.fact("exited", broker=self.number, asked=False)
                 self.launch()
+            elif not self.serves and READY in self.said():
+                self.serves = True
+                self.history.fact("serving", broker=self.number)
 
     def remove(self):
         with self.lock:
@@ -166,8 +180,8 @@ class BoxedBroker(CloudBroker):
 class Site:
     """The stores, and the brokers over them."""
 
-    def __init__(self, directory, seed, notes, brokers=3):
-        self.directory, self.seed, self.notes = Path(directory), seed, notes
+    def __init__(self, directory, seed, history, notes, brokers=3):
+        self.directory, self.seed, self.history, self.notes = Path(directory), seed, history, notes
         self.stores = Stores(self.directory / "stores")
         self.relays = Relays(seed)
         self.count = brokers
@@ -184,7 +198,8 @@ class Site:
         return self
 
     def new_broker(self, number):
-        return BoxedBroker(self.directory / f"broker-{number}", number, self.stores, self.relays, self.seed, self.notes)
+        about = (self.stores, self.relays, self.seed, self.history, self.notes)
+        return BoxedBroker(self.directory / f"broker-{number}", number, *about)
 
     def add_guest(self):
         """One more broker, for a while."""

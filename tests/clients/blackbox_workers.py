@@ -238,6 +238,7 @@ class Keeper(threading.Thread):
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 return  # later
+        self.run_.history.fact("topic", key=name)
         self.topics[name] = PARTITIONS
         self.active = [topic for topic in self.active if topic != old] + [name]
         for slot in self.run_.slots:
