@@ -95,6 +95,7 @@ public final class BlackboxWorker {
     private String protocol;
     private Set<String> owned = new TreeSet<>();
     private Map<String, Long> positions = new TreeMap<>(); // the next to be read
+    private final List<Long> along = new ArrayList<>(); // commits of the transaction
 
     public static void main(String[] arguments) throws Exception {
         Thread listener = new Thread(BlackboxWorker::listen);
@@ -187,6 +188,7 @@ public final class BlackboxWorker {
         process++;
         counter = 0;
         ops = 0;
+        along.clear();
         try {
             if (history != null) history.close();
             history = new FileOutputStream(settings.get("history").asText() + "/process-" + process + ".jsonl", true);
@@ -503,7 +505,6 @@ public final class BlackboxWorker {
         long op = invoke("txn", about("mops", steps, "tv", 2, "isolation", "read_committed"));
         Map<String, Long> before = new TreeMap<>(positions);
         List<Supplier<Object>> done = new ArrayList<>();
-        Map<String, Object> along;
         try {
             transactor.beginTransaction();
             for (Object step : steps) {
@@ -515,30 +516,42 @@ public final class BlackboxWorker {
                     done.add(() -> polled);
                 }
             }
-            along = takeAlong(before);
+            takeAlong(before);
             insist(aborts ? transactor::abortTransaction : transactor::commitTransaction);
         } catch (KafkaException error) {
             giveUp(error, op, before);
             return;
         }
-        along.put("mops", done.stream().map(Supplier::get).toList());
-        along.put("committed", !aborts);
-        if (aborts) along.put("aborted", true);
-        complete(aborts ? "fail" : "ok", "txn", op, along);
+        endAlong(aborts ? "fail" : "ok");
+        Map<String, Object> end = about("mops", done.stream().map(Supplier::get).toList(), "committed", !aborts);
+        if (aborts) end.put("aborted", true);
+        complete(aborts ? "fail" : "ok", "txn", op, end);
         if (aborts) rewind(before);
     }
 
-    /** Commits with the transaction what it has read, if it reads as a member of a group. */
-    private Map<String, Object> takeAlong(Map<String, Long> before) {
+    /**
+     * Commits with the transaction what it has read, if it reads as a member of a group. For the history these are
+     * commits of their own: they may happen although the worker does not live to tell of the transaction.
+     */
+    private void takeAlong(Map<String, Long> before) {
+        along.clear();
         Map<String, Long> moved = new TreeMap<>(positions);
         moved.entrySet().removeIf(one -> one.getValue().equals(before.get(one.getKey())));
-        if (moved.isEmpty() || !isSubscribed()) return about();
+        if (moved.isEmpty() || !isSubscribed()) return;
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
-        moved.forEach((key, end) -> offsets.put(placeOf(key), new OffsetAndMetadata(end)));
-        Map<String, Object> along = membership();
+        moved.forEach((key, end) -> {
+            offsets.put(placeOf(key), new OffsetAndMetadata(end));
+            Map<String, Object> commit = membership();
+            commit.put("key", key);
+            commit.put("offset", end);
+            along.add(invoke("commit", commit));
+        });
         transactor.sendOffsetsToTransaction(offsets, consumer.groupMetadata());
-        along.put("offsets", moved);
-        return along;
+    }
+
+    private void endAlong(String stage) {
+        along.forEach(op -> complete(stage, "commit", op, about()));
+        along.clear();
     }
 
     /** Ends a transaction that can't be committed. */
@@ -549,6 +562,7 @@ public final class BlackboxWorker {
         if (!fatal) {
             try {
                 insist(transactor::abortTransaction);
+                endAlong("fail");
                 complete("fail", "txn", op, about("committed", false, "error", error.toString()));
                 rewind(before);
                 return;
@@ -556,6 +570,7 @@ public final class BlackboxWorker {
                 // it is not known how it ended
             }
         }
+        endAlong("info");
         complete("info", "txn", op, about("error", error + " by " + root(error)));
         throw new Doubt();
     }

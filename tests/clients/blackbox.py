@@ -22,8 +22,8 @@ from pathlib import Path
 import blackbox_plan
 from blackbox_nemesis import Nemesis
 from blackbox_site import Site
-from blackbox_worker import FINAL, History
 from blackbox_watcher import Watcher
+from blackbox_worker import FINAL, History
 from blackbox_workers import ACTIVE, HERE, Histories, Keeper, Slot
 from cloud import until
 from servers import BROKER_BIN, compile_java, java

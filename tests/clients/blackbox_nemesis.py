@@ -76,7 +76,8 @@ class Nemesis(threading.Thread):
         self.notes.say(f"fault {action}")
         self.played[action.kind] = self.played.get(action.kind, 0) + 1
         name = f"{action.kind}@{action.at}"
-        self.history.fact("fault", name=name, on=True, note=action.brokers)
+        of = {"broker": action.brokers[0]} if len(action.brokers) == 1 else {}
+        self.history.fact("fault", name=name, on=True, note=action.brokers, **of)
         try:
             brokers = [self.site.brokers[number] for number in action.brokers]
             own = getattr(self, action.kind, None)
@@ -86,7 +87,7 @@ class Nemesis(threading.Thread):
                 self.by_name(action, brokers)
         except Exception as error:  # noqa: BLE001: the run goes on and fails at its end
             self.notes.problem(f"the fault {action}: {error!r}")
-        self.history.fact("fault", name=name, on=False)
+        self.history.fact("fault", name=name, on=False, **of)
 
     def wait(self, seconds):
         return self.healed.wait(seconds)

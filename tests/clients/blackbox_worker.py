@@ -191,8 +191,15 @@ class Worker:
         self.process += 1
         self.counter = 0
         self.positions = {}  # {key: the next to be read}, of the consumer
+        self.along = []  # commits of the transaction
         self.generation, self.group, self.owned = -1, None, set()
-        header = {"client": "librdkafka", "isolation": "read_committed", "idempotent": True, "transactional": True, "tv": 1}
+        header = {
+            "client": "librdkafka",
+            "isolation": "read_committed",
+            "idempotent": True,
+            "transactional": True,
+            "tv": 1,
+        }
         self.history = History(self.settings["history"], self.process, **header, transaction_timeout_ms=DELIVERY * 1000)
         common = {
             "bootstrap.servers": self.settings["bootstrap"],
@@ -433,7 +440,6 @@ class Worker:
         op = self.history.invoke("txn", mops=mops, tv=1, isolation="read_committed")
         before, done, results = dict(self.positions), [], {}
         complete = lambda: [self.completed(it, results) if it[0] == "send" else it for it in done]  # noqa: E731
-        about = {"tv": 1, "isolation": "read_committed"}
         try:
             self.transactor.begin_transaction()
             for mop in mops:
@@ -442,39 +448,50 @@ class Worker:
                     done.append(mop)
                 else:
                     done.append(["poll", self.read(0.3)])
-            about |= self.take_along(before)
+            self.take_along(before)
             if aborts:
                 self.insist(lambda: self.transactor.abort_transaction(CALL))
             else:
                 self.insist(lambda: self.transactor.commit_transaction(CALL))
         except (KafkaException, BufferError) as raised:
-            self.give_up(raised.args[0], op, mops, before, about)
+            self.give_up(raised.args[0], op, before)
             return
+        self.end_along("fail" if aborts else "ok")
         if aborts:
-            self.history.write("fail", "txn", op, mops=complete(), committed=False, aborted=True, **about)
+            self.history.write("fail", "txn", op, mops=complete(), committed=False, aborted=True)
             self.rewind(before)
         else:
-            self.history.write("ok", "txn", op, mops=complete(), committed=True, **about)
+            self.history.write("ok", "txn", op, mops=complete(), committed=True)
 
     def take_along(self, before):
-        """Commits with the transaction what it has read, if it reads as a member of a group."""
+        """Commits with the transaction what it has read, if it reads as a member of a group. For the history these
+        are commits of their own: they may happen although the worker does not live to tell of the transaction."""
+        self.along = []
         moved = {key: end for key, end in self.positions.items() if before.get(key) != end}
         if not moved or not self.is_subscribed():
-            return {}
+            return
         about, group = self.membership(), self.consumer.consumer_group_metadata()
+        for key, end in moved.items():
+            self.along.append(self.history.invoke("commit", key=key, offset=end, **about))
         places = [place_of(key, end) for key, end in moved.items()]
         self.insist(lambda: self.transactor.send_offsets_to_transaction(places, group, CALL))
-        return {"offsets": moved, **about}
 
-    def give_up(self, error, op, mops, before, about):
+    def end_along(self, stage):
+        for op in self.along:
+            self.history.write(stage, "commit", op)
+        self.along = []
+
+    def give_up(self, error, op, before):
         """Ends a transaction that can't be committed."""
         if isinstance(error, KafkaError) and error.txn_requires_abort():
             with contextlib.suppress(KafkaException):
                 self.insist(lambda: self.transactor.abort_transaction(CALL))
-                self.history.write("fail", "txn", op, mops=mops, committed=False, error=str(error), **about)
+                self.end_along("fail")
+                self.history.write("fail", "txn", op, committed=False, error=str(error))
                 self.rewind(before)
                 return
-        self.history.write("info", "txn", op, mops=mops, error=str(error), **about)
+        self.end_along("info")
+        self.history.write("info", "txn", op, error=str(error))
         raise Doubt
 
     def insist(self, call):
