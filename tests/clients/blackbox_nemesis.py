@@ -52,6 +52,7 @@ class Nemesis(threading.Thread):
         self.threads = []
         self.began = 0.0
         self.played = {}
+        self.names = set()  # of those that go on
 
     def run(self):
         self.began = time.monotonic()
@@ -75,7 +76,7 @@ class Nemesis(threading.Thread):
     def play(self, action):
         self.notes.say(f"fault {action}")
         self.played[action.kind] = self.played.get(action.kind, 0) + 1
-        name = f"{action.kind}@{action.at}"
+        name = self.name_of(action)
         of = {"broker": action.brokers[0]} if len(action.brokers) == 1 else {}
         self.history.fact("fault", name=name, on=True, note=action.brokers, **of)
         try:
@@ -88,6 +89,13 @@ class Nemesis(threading.Thread):
         except Exception as error:  # noqa: BLE001: the run goes on and fails at its end
             self.notes.problem(f"the fault {action}: {error!r}")
         self.history.fact("fault", name=name, on=False, **of)
+        self.names.discard(name)
+
+    def name_of(self, action):
+        """Its kind, unless another of that kind goes on."""
+        name = f"{action.kind}@{action.at}" if action.kind in self.names else action.kind
+        self.names.add(name)
+        return name
 
     def wait(self, seconds):
         return self.healed.wait(seconds)

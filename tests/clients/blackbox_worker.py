@@ -37,6 +37,7 @@ FINAL = 200  # seconds that the last reading may take
 POLL_MAX = 100  # records of one poll
 NUMBERS = 1_000_000_000  # values of one process
 ABORTS = 0.1  # of transactions
+CARELESS = 0.1  # of processes send without idempotence
 BIG = 0.03  # of records are too big for the log and go to the store
 
 # What says that a thing was not done. All else may have happened.
@@ -193,10 +194,11 @@ class Worker:
         self.positions = {}  # {key: the next to be read}, of the consumer
         self.along = []  # commits of the transaction
         self.generation, self.group, self.owned = -1, None, set()
+        is_idempotent = self.dice.random() >= CARELESS
         header = {
             "client": "librdkafka",
             "isolation": "read_committed",
-            "idempotent": True,
+            "idempotent": is_idempotent,
             "transactional": True,
             "tv": 1,
         }
@@ -208,8 +210,8 @@ class Worker:
             "topic.metadata.refresh.interval.ms": 5000,
             "log_level": 2,
         }
-        writing = common | {"enable.idempotence": True, "linger.ms": 2, "message.timeout.ms": DELIVERY * 1000}
-        self.producer = Producer(writing)
+        writing = common | {"linger.ms": 2, "message.timeout.ms": DELIVERY * 1000}
+        self.producer = Producer(writing | {"enable.idempotence": is_idempotent})
         # Only as long as records: otherwise librdkafka refuses.
         self.transactor = Producer(
             writing | {"transactional.id": self.settings["transactional_id"], "transaction.timeout.ms": DELIVERY * 1000}
@@ -364,14 +366,13 @@ class Worker:
         self.history.write("ok", "assign", op)
 
     def subscribe(self):
-        """All active topics, as a member of the group of its protocol."""
-        self.protocol = protocol = self.dice.choice(["classic", "consumer"])
-        own = {"group.protocol": protocol}
-        if protocol == "classic":
+        """Some topics, as a member of the group of the protocol."""
+        self.protocol, topics = self.where_to_read()
+        own = {"group.protocol": self.protocol}
+        if self.protocol == "classic":
             own |= {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
-        self.open_consumer(f"{self.settings['group']}-{protocol}", **own)
+        self.open_consumer(f"{self.settings['group']}-{self.protocol}", **own)
         self.positions, self.owned = {}, set()
-        topics = list(self.active)
         op = self.history.invoke("subscribe", topics=topics, group=self.group)
         consumer = self.consumer
         consumer.subscribe(
@@ -381,6 +382,10 @@ class Worker:
             on_lost=lambda by, gone: self.moved(by, set(), {key_of(it) for it in gone}),
         )
         self.history.write("ok", "subscribe", op)
+
+    def where_to_read(self):
+        """The protocol, and all active topics."""
+        return self.dice.choice(["classic", "consumer"]), list(self.active)
 
     def moved(self, consumer, gained, gone):
         if consumer is not self.consumer:
@@ -419,20 +424,15 @@ class Worker:
         except KafkaException as raised:
             # It has not begun to read it, or it is not its own any more.
             self.history.write("info", "seek", op, error=str(raised.args[0]))
-            return
+            return False
         self.positions[key] = offset
         self.history.write("ok", "seek", op)
+        return True
 
     # transactions --------------------------------------------------------------------------------------------
 
     def txn(self):
-        if not self.transactor_is_ready:
-            try:
-                self.insist(lambda: self.transactor.init_transactions(CALL))
-            except KafkaException as raised:
-                self.history.note(init=str(raised.args[0]))
-                raise Doubt from None
-            self.transactor_is_ready = True
+        self.init()
         plan = [self.dice.choice(["send", "send", "poll"]) for _ in range(self.dice.randint(0, 4))]
         sends = iter(self.new_sends(plan.count("send")))
         mops = [next(sends) if it == "send" else ["poll"] for it in plan]
@@ -462,6 +462,16 @@ class Worker:
             self.rewind(before)
         else:
             self.history.write("ok", "txn", op, mops=complete(), committed=True)
+
+    def init(self):
+        if self.transactor_is_ready:
+            return
+        try:
+            self.insist(lambda: self.transactor.init_transactions(CALL))
+        except KafkaException as raised:
+            self.history.note(init=str(raised.args[0]))
+            raise Doubt from None
+        self.transactor_is_ready = True
 
     def take_along(self, before):
         """Commits with the transaction what it has read, if it reads as a member of a group. For the history these
@@ -593,10 +603,84 @@ class Worker:
         self.history.note(complete=True)
 
 
+class Pipeline(Worker):
+    """A worker that copies a topic, as a member of a group: each record once, whatever happens."""
+
+    def choose(self):
+        return "copy"
+
+    def begin(self):
+        super().begin()
+        self.subscribe()
+
+    def assign(self):
+        """It reads for its group only."""
+
+    def where_to_read(self):
+        return "classic", [self.settings["source"]]
+
+    def moved(self, consumer, gained, gone):
+        super().moved(consumer, gained, gone)
+        self.has_moved = True
+
+    def copy(self):
+        """One transaction of what one poll gives. What it reads is known before it begins: who is killed in the middle
+        has said what it meant to do."""
+        self.init()
+        op = self.history.invoke("poll", mops=[["poll"]], isolation="read_committed")
+        self.has_moved = False
+        found = self.read(0.3)
+        self.history.write("ok", "poll", op, mops=[["poll", found]])
+        if self.has_moved:
+            # Some may be from before. The group's generation would be taken for theirs.
+            self.rewind()
+            return
+        if not found:
+            return
+        mops, copies = [], []
+        for key, records in found.items():
+            partition = key.rpartition("/")[2]
+            for _, value in records:
+                self.counter += 1
+                copies.append([value, self.process * NUMBERS + self.counter])
+                mops.append(["send", f"{self.settings['sink']}/{partition}", copies[-1][1]])
+        offsets = {key: self.positions[key] for key in found}
+        about = {"mops": mops, "copies": copies, "offsets": offsets, "tv": 1, "isolation": "read_committed"}
+        op, results = self.history.invoke("txn", **about, **self.membership()), {}
+        aborts = self.dice.random() < ABORTS
+        try:
+            self.transactor.begin_transaction()
+            for mop in mops:
+                self.produce(self.transactor, mop, results)
+            group, places = self.consumer.consumer_group_metadata(), [place_of(*end) for end in offsets.items()]
+            self.insist(lambda: self.transactor.send_offsets_to_transaction(places, group, CALL))
+            self.insist(self.transactor.abort_transaction if aborts else self.transactor.commit_transaction)
+        except (KafkaException, BufferError) as raised:
+            self.give_up(raised.args[0], op, {})
+            return
+        if aborts:
+            self.history.write("fail", "txn", op, committed=False, aborted=True)
+            self.rewind()
+        else:
+            done = [self.completed(mop, results) for mop in mops]
+            self.history.write("ok", "txn", op, mops=done, committed=True)
+
+    def rewind(self, _=None):
+        """Goes back to where the group is, or joins it anew."""
+        try:
+            places = self.consumer.committed(self.consumer.assignment(), timeout=CALL)
+        except KafkaException as raised:
+            self.history.note(rewind=str(raised.args[0]))
+            places = [None]
+        if not all(it and not it.error and self.seek_to(key_of(it), max(it.offset, 0)) for it in places):
+            self.subscribe()
+
+
 def is_refusal(error):
     return isinstance(error, BufferError) or (isinstance(error, KafkaError) and error.code() in REFUSALS)
 
 
 if __name__ == "__main__":
-    Worker(json.loads(sys.argv[1])).work()
+    chosen = json.loads(sys.argv[1])
+    (Pipeline if chosen["kind"] == "pipeline" else Worker)(chosen).work()
     os._exit(0)  # see `left`

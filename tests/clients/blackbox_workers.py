@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 PROCESSES = 10_000  # numbers of one slot
 PARTITIONS = 2
 ACTIVE = 2  # topics that are written to
+PIPELINE = "pipeline"  # a kind of worker, which copies from SOURCE to SINK
+SOURCE, SINK = "pipe-source", "pipe-sink"
 MIX = {"send": 34, "poll": 34, "txn": 18, "seek": 1, "list_offsets": 4, "commit": 5, "committed": 3}
 
 
@@ -30,7 +32,7 @@ class Histories:
         self.writes = Counter()  # {key: values that were meant for it}
         self.highest = {}  # {key: the highest offset that holds a value, as far as anybody was told}
         self.outcomes = Counter()  # {(client, f, stage)}
-        self.sends = Counter()  # {slot: how many of its sends were acknowledged}
+        self.sends = Counter()  # {slot: how many of its sends and transactions were acknowledged}
         self.clients = {}
         self.troubles = Counter()
         self.incomplete = []
@@ -54,7 +56,7 @@ class Histories:
         self.outcomes[self.clients.get(event["process"], "?"), f, stage] += 1
         if stage in ("fail", "info") and "error" in event:
             self.troubles[self.clients.get(event["process"], "?"), f, stage, str(event["error"])[:120]] += 1
-        if (f, stage) == ("send", "ok"):
+        if f in ("send", "txn") and stage == "ok":
             self.sends[event["process"] // PROCESSES - 1] += 1
         if "missing" in (event.get("note") or ()):
             self.incomplete.append(event)
@@ -108,7 +110,10 @@ class Slot:
             "history": str(self.run.histories.directory),
             "process": self.first,
             "seed": self.dice.randrange(1 << 30),
-            "group": "box",
+            "kind": self.kind,
+            "group": "pipe" if self.kind == PIPELINE else "box",
+            "source": SOURCE,
+            "sink": SINK,
             "transactional_id": f"box {self.number}",
             "pace": self.run.pace,
             "mix": MIX,
@@ -218,7 +223,7 @@ class Keeper(threading.Thread):
     def step(self):
         writes = self.run_.histories.look().writes
         for topic in self.active:
-            if max(writes[f"{topic}/{n}"] for n in range(PARTITIONS)) >= self.writes_max:
+            if topic != SOURCE and max(writes[f"{topic}/{n}"] for n in range(PARTITIONS)) >= self.writes_max:
                 self.rotate(topic)
         for each in [*self.run_.site.brokers, *self.run_.slots]:
             each.watch()
@@ -228,8 +233,10 @@ class Keeper(threading.Thread):
 
     def rotate(self, old=None):
         """A new topic, in place of an old one that has enough. Every third is compacted: no key comes twice in it."""
-        name = f"box-{len(self.topics)}"
         compacted = len(self.topics) % 3 == 1
+        self.add(f"box-{len(self.topics)}", compacted, old)
+
+    def add(self, name, compacted=False, instead_of=None, is_active=True):
         config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"} if compacted else {}
         admin = AdminClient({"bootstrap.servers": self.run_.site.bootstrap, "log_level": 2})
         try:
@@ -239,7 +246,7 @@ class Keeper(threading.Thread):
                 return  # later
         self.run_.history.fact("topic", key=name)
         self.topics[name] = PARTITIONS
-        self.active = [topic for topic in self.active if topic != old] + [name]
+        self.active = [topic for topic in self.active if topic != instead_of] + [name] * is_active
         for slot in self.run_.slots:
             if slot.process:
                 slot.order(topics=self.topics, active=self.active)

@@ -15,7 +15,7 @@ from conftest import AGAINST_KAFKA
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", 75))
 SEED = int(os.environ.get("CHAOS_SEED", 1))
-WORKERS = ["librdkafka", "java", "franz"]
+WORKERS = ["librdkafka", "java", "franz", "pipeline"]
 
 
 @pytest.mark.skipif(AGAINST_KAFKA, reason="these are Odradek's stores")
