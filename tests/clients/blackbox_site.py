@@ -162,9 +162,14 @@ class BoxedBroker(CloudBroker):
                 self.notes.problem(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
                 self.history.fact("exited", broker=self.number, asked=False)
                 self.launch()
-            elif not self.serves and READY in self.said():
-                self.serves = True
-                self.history.fact("serving", broker=self.number)
+            else:
+                self.is_ready()
+
+    def is_ready(self):
+        if not self.serves and self.process.poll() is None and READY in self.said():
+            self.serves = True
+            self.history.fact("serving", broker=self.number)
+        return self.serves
 
     def remove(self):
         with self.lock:

@@ -80,16 +80,6 @@ class Histories:
         taken = [int(path.stem.partition("-")[2]) for path in self.directory.glob("process-*.jsonl")]
         return max([begin - 1, *(n for n in taken if begin <= n < begin + PROCESSES)]) + 1
 
-    def merge(self, into):
-        """All events in the order of time. What a kill has cut off in the middle of a line is left out."""
-        events = []
-        for path in sorted(self.directory.glob("process-*.jsonl")):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                events.append((json.loads(line)["time_us"], line))
-        events.sort(key=lambda one: one[0])
-        into.write_bytes(b"".join(line + b"\n" for _, line in events))
-        return len(events)
-
 
 class Slot:
     """A worker, and those that come after it when it is killed."""
