@@ -32,8 +32,15 @@ class Relays:
         self.loop.call_soon_threadsafe(relay.set, faults)
 
     def close(self):
+        self.run(self.end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
+
+    async def end(self):
+        connections = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
 
 class Relay:
@@ -65,6 +72,8 @@ class Relay:
             upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.target)
             pair.append(upstream)
             self.connections.update(pair)
+            if self.faults.get("cut"):
+                return  # since it was let in
             await asyncio.gather(
                 self.pump(reader, upstream, "hold_to"),
                 self.pump(upstream_reader, writer, "hold_from"),
