@@ -29,6 +29,7 @@ LIFE = {
     "--cache": 16 << 20,
 }
 TERM_PATIENCE = 30  # seconds that a broker has to stop in
+SLEPT = "slept too long: the log begins at"
 
 
 class SeededProxy(FaultProxy):
@@ -92,7 +93,7 @@ class BoxedBroker(CloudBroker):
         self.lock = threading.RLock()
         self.stopped_by, self.paused_by = set(), set()
         self.is_wanted = True
-        self.serves = False
+        self.serves = self.was_paused = False
         self.starts = 0
 
     def command(self):
@@ -106,7 +107,7 @@ class BoxedBroker(CloudBroker):
 
     def launch(self):
         self.starts += 1
-        self.serves = False
+        self.serves = self.was_paused = False
         self.history.fact("started", broker=self.number)
         return super().launch()
 
@@ -141,11 +142,13 @@ class BoxedBroker(CloudBroker):
             if not self.stopped_by and self.is_wanted and self.process.poll() is not None:
                 self.launch()
                 if self.paused_by:
+                    self.was_paused = True
                     self.pause()
 
     def stop_clock(self, who):
         with self.lock:
             self.paused_by.add(who)
+            self.was_paused = True
             if self.process.poll() is None:
                 self.pause()
 
@@ -159,8 +162,11 @@ class BoxedBroker(CloudBroker):
         """Complains if it has ended by itself, and starts it again."""
         with self.lock:
             if not self.stopped_by and self.is_wanted and (code := self.process.poll()) is not None:
-                self.notes.problem(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
-                self.history.fact("exited", broker=self.number, asked=False)
+                # One that was stopped for longer than the log is kept starts from a snapshot, as a new process.
+                slept = self.was_paused and SLEPT in self.said()
+                say = self.notes.say if slept else self.notes.problem
+                say(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
+                self.history.fact("exited", broker=self.number, asked=slept)
                 self.launch()
             else:
                 self.is_ready()

@@ -536,6 +536,9 @@ class Worker:
         except Exception as raised:  # noqa: BLE001: a question that is not answered did nothing
             self.history.write("fail", "list_offsets", op, error=str(raised))
             return
+        if end < 0:  # so the library says that the connection went away
+            self.history.write("fail", "list_offsets", op, error=f"the library says {end}")
+            return
         self.history.write("ok", "list_offsets", op, end=end)
 
     def commit(self):
