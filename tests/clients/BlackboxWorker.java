@@ -276,7 +276,8 @@ public final class BlackboxWorker {
         for (int n = 0; n < count; n++) {
             String topic = active.get(dice.nextInt(active.size()));
             counter++;
-            steps.add(new Object[] {"send", topic + "/" + dice.nextInt(topics.get(topic)), process * NUMBERS + counter});
+            String key = topic + "/" + dice.nextInt(topics.get(topic));
+            steps.add(new Object[] {"send", key, process * NUMBERS + counter});
         }
         return steps;
     }
@@ -460,7 +461,8 @@ public final class BlackboxWorker {
     private Map<String, Object> membership() {
         if (!isSubscribed()) return about("group", group);
         ConsumerGroupMetadata mine = consumer.groupMetadata();
-        return about("group", group, "generation", mine.generationId(), "member", mine.memberId(), "protocol", protocol);
+        return about("group", group, "generation", mine.generationId(), "member", mine.memberId(), "protocol",
+            protocol);
     }
 
     private boolean isSubscribed() {
@@ -664,7 +666,8 @@ public final class BlackboxWorker {
         while (true) {
             Map<String, Long> missing = new TreeMap<>();
             last.properties().forEach(one -> {
-                if (positions.get(one.getKey()) <= one.getValue().asLong()) missing.put(one.getKey(), one.getValue().asLong());
+                long end = one.getValue().asLong();
+                if (positions.get(one.getKey()) <= end) missing.put(one.getKey(), end);
             });
             if (missing.isEmpty()) break;
             if (System.nanoTime() > deadline) {

@@ -66,6 +66,7 @@ class Run:
         self.seconds, self.writes_max = seconds, writes_max
         self.site = Site(self.directory, seed, self.history, self.notes)
         self.slots = [Slot(number, kind, command(kind, self), self) for number, kind in enumerate(kinds)]
+        self.threads = []
         (self.directory / "plan.json").write_text(json.dumps(blackbox_plan.to_json(self.plan), indent=1))
 
     def new_history(self, process, **header):
@@ -76,6 +77,9 @@ class Run:
         try:
             self.work()
         finally:
+            # Those first that start others.
+            for thread in self.threads:
+                thread.give_up()
             for slot in self.slots:
                 slot.end()
             self.site.close()
@@ -94,7 +98,8 @@ class Run:
         self.wait_progress("before the first fault")
         nemesis = Nemesis(self.plan, self.site, self.slots, self.history, self.notes)
         watchers = [Watcher(self, broker, keeper.topics) for broker in self.site.brokers]
-        for thread in [keeper, nemesis, *watchers]:
+        self.threads = [nemesis, keeper, *watchers]
+        for thread in self.threads:
             thread.start()
         time.sleep(self.seconds)
         nemesis.heal()

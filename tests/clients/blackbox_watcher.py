@@ -58,3 +58,5 @@ class Watcher(threading.Thread):
     def finish(self):
         self.done.set()
         self.join(30)
+
+    give_up = finish

@@ -184,6 +184,7 @@ class Slot:
             self.run.notes.problem(f"worker {self.number} ({self.kind}) ended with {code}:\n{self.log_tail()}")
 
     def end(self):
+        self.is_ending = True
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -194,31 +195,31 @@ class Keeper(threading.Thread):
 
     def __init__(self, run, writes_max, crash_every):
         super().__init__(name="keeper", daemon=True)
-        self.run_, self.writes_max, self.crash_every = run, writes_max, crash_every
+        self.box, self.writes_max, self.crash_every = run, writes_max, crash_every
         self.dice = random.Random(f"keeper {run.seed}")
         self.topics, self.active = {}, []
         self.done = threading.Event()
         self.next_crash = time.monotonic() + self.crash_after()
 
     def crash_after(self):
-        return self.dice.uniform(0.5, 1.5) * self.crash_every / len(self.run_.slots)
+        return self.dice.uniform(0.5, 1.5) * self.crash_every / len(self.box.slots)
 
     def run(self):
         while not self.done.wait(0.5):
             try:
                 self.step()
             except Exception as error:  # noqa: BLE001: the run fails at its end
-                self.run_.notes.problem(f"the keeper: {error!r}")
+                self.box.notes.problem(f"the keeper: {error!r}")
 
     def step(self):
-        writes = self.run_.histories.look().writes
+        writes = self.box.histories.look().writes
         for topic in self.active:
             if topic != SOURCE and max(writes[f"{topic}/{n}"] for n in range(PARTITIONS)) >= self.writes_max:
                 self.rotate(topic)
-        for each in [*self.run_.site.brokers, *self.run_.slots]:
+        for each in [*self.box.site.brokers, *self.box.slots]:
             each.watch()
         if time.monotonic() > self.next_crash:
-            self.dice.choice(self.run_.slots).crash()
+            self.dice.choice(self.box.slots).crash()
             self.next_crash = time.monotonic() + self.crash_after()
 
     def rotate(self, old=None):
@@ -228,19 +229,21 @@ class Keeper(threading.Thread):
 
     def add(self, name, compacted=False, instead_of=None, is_active=True):
         config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"} if compacted else {}
-        admin = AdminClient({"bootstrap.servers": self.run_.site.bootstrap, "log_level": 2})
+        admin = AdminClient({"bootstrap.servers": self.box.site.bootstrap, "log_level": 2})
         try:
             admin.create_topics([NewTopic(name, PARTITIONS, -1, config=config)], request_timeout=5)[name].result(10)
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 return  # later
-        self.run_.history.fact("topic", key=name)
+        self.box.history.fact("topic", key=name)
         self.topics[name] = PARTITIONS
         self.active = [topic for topic in self.active if topic != instead_of] + [name] * is_active
-        for slot in self.run_.slots:
+        for slot in self.box.slots:
             if slot.process:
                 slot.order(topics=self.topics, active=self.active)
 
     def finish(self):
         self.done.set()
         self.join()
+
+    give_up = finish

@@ -149,7 +149,8 @@ func (w *worker) produce(by *kgo.Client, one *step, done *sync.WaitGroup) {
 		filler[at] = byte('a' + w.dice.Intn(8))
 	}
 	value := encode(one.value, one.key, string(filler))
-	record := &kgo.Record{Topic: topic, Partition: partition, Key: value[:strings.IndexByte(string(value), ' ')], Value: value}
+	number := value[:strings.IndexByte(string(value), ' ')]
+	record := &kgo.Record{Topic: topic, Partition: partition, Key: number, Value: value}
 	done.Add(1)
 	by.Produce(context.Background(), record, func(record *kgo.Record, err error) {
 		one.err = err
