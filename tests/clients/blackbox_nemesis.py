@@ -5,6 +5,7 @@ import random
 import threading
 import time
 
+from blackbox_site import DENIED
 from cloud import READY
 
 
@@ -109,6 +110,9 @@ class Nemesis(threading.Thread):
 
     def by_name(self, action, brokers):
         where, _, what = action.kind.partition("_")
+        if what == "not_found":
+            for broker in brokers:
+                broker.excuses.add(DENIED)
         faults = (ON_REQUESTS if where in ("s3", "log") else ON_CONNECTIONS)[what]
         self.impair(action, brokers, {where: faults})
 

@@ -29,7 +29,10 @@ LIFE = {
     "--cache": 16 << 20,
 }
 TERM_PATIENCE = 30  # seconds that a broker has to stop in
+# Why a broker may end by itself, for a supervisor to start it again: it was stopped for longer than the log
+# is kept, or its store denies what it holds.
 SLEPT = "slept too long: the log begins at"
+DENIED = "the log has its records in another store"
 
 
 class SeededProxy(FaultProxy):
@@ -93,8 +96,9 @@ class BoxedBroker(CloudBroker):
         self.lock = threading.RLock()
         self.stopped_by, self.paused_by = set(), set()
         self.is_wanted = True
-        self.serves = self.was_paused = False
+        self.serves = False
         self.starts = 0
+        self.excuses = set()
 
     def command(self):
         ways = ["--advertise", self.entrance, "--peer-address", f"127.0.0.1:{self.peers.port}"]
@@ -107,7 +111,7 @@ class BoxedBroker(CloudBroker):
 
     def launch(self):
         self.starts += 1
-        self.serves = self.was_paused = False
+        self.serves = False
         self.history.fact("started", broker=self.number)
         return super().launch()
 
@@ -142,7 +146,7 @@ class BoxedBroker(CloudBroker):
             if not self.stopped_by and self.is_wanted and self.process.poll() is not None:
                 self.launch()
                 if self.paused_by:
-                    self.was_paused = True
+                    self.excuses.add(SLEPT)
                     self.pause()
 
     def stop_clock(self, who):
@@ -162,11 +166,10 @@ class BoxedBroker(CloudBroker):
         """Complains if it has ended by itself, and starts it again."""
         with self.lock:
             if not self.stopped_by and self.is_wanted and (code := self.process.poll()) is not None:
-                # One that was stopped for longer than the log is kept starts from a snapshot, as a new process.
-                slept = self.was_paused and SLEPT in self.said()
-                say = self.notes.say if slept else self.notes.problem
+                is_excused = any(words in self.said() for words in self.excuses)
+                say = self.notes.say if is_excused else self.notes.problem
                 say(f"broker {self.number} ended by itself with {code}:\n{self.log_tail(12)}")
-                self.history.fact("exited", broker=self.number, asked=slept)
+                self.history.fact("exited", broker=self.number, asked=is_excused)
                 self.launch()
             else:
                 self.is_ready()
