@@ -149,3 +149,30 @@ fn nothing_is_left_to_do_without_a_number() {
         }
     }
 }
+
+/// The bank of defects ages with the sources: what does not apply any more would be found by
+/// nothing.
+#[test]
+fn every_defect_can_be_planted_and_says_what_finds_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let folder = root.join("tests/defects");
+    let mut patches: Vec<PathBuf> =
+        fs::read_dir(&folder).unwrap().map(|item| item.unwrap().path()).collect();
+    patches.retain(|path| path.extension().is_some_and(|it| it == "patch"));
+    assert!(patches.len() >= 21, "{} defects", patches.len());
+    for patch in patches {
+        let name = patch.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&patch).unwrap();
+        let header = text.split("\n\n").next().unwrap();
+        let line = |field: &str| header.lines().find_map(|line| line.strip_prefix(field));
+        assert!(line("Breaks: ").is_some(), "{name} does not say what it breaks");
+        assert!(line("Found-by: ").is_some(), "{name} does not say what finds it");
+        let seeds: u64 = line("Seeds: ").and_then(|it| it.parse().ok()).unwrap_or(0);
+        assert!((1..=200).contains(&seeds), "{name} says in no number of seeds up to 200");
+        let mut git = std::process::Command::new("git");
+        let checked = git.args(["apply", "--check"]).arg(&patch).current_dir(root).output();
+        let checked = checked.expect("git is there");
+        let error = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success(), "{name} does not apply: {error}");
+    }
+}

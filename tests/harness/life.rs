@@ -10,57 +10,45 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 use odradek_storage::clock::{Clock, ManualClock};
 use odradek_storage::command::BrokerAddress;
-use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::engine::{Engine, Ports};
 use odradek_storage::key::ObjectKey;
-use odradek_storage::life::LifeConfig;
-use odradek_storage::life::compactor::CompactorConfig;
-use odradek_storage::life::merger::MergerConfig;
-use odradek_storage::life::retention::RetentionConfig;
-use odradek_storage::life::sweeper::SweeperConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::machine::MachineConfig;
+use odradek_storage::object::ObjectStore;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
-use odradek_storage::object::{ObjectStore, Put};
 use odradek_storage::peer::memory::MemoryPeers;
-use odradek_storage::reader::{FetchError, FetchTarget, Isolation, ReaderConfig};
+use odradek_storage::reader::{FetchError, FetchTarget, Isolation};
 use odradek_storage::segment::SegmentId;
-use odradek_storage::snapshot::SNAPSHOT_PREFIX;
 use odradek_storage::state::State;
-use odradek_storage::writer::WriterConfig;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 mod actors;
+mod mishaps;
 pub mod model;
 pub mod records;
 mod rest;
 
 use model::{Model, View};
 
+use crate::hasty;
+
 /// When the world begins, in milliseconds since the Unix epoch.
 const START_MS: i64 = 1_700_000_000_000;
 
-/// How long what was in a deleted topic is kept.
-const DELETED_KEPT: Duration = Duration::from_secs(15);
+/// What the tasks of the engines count in.
+const TICK: Duration = Duration::from_millis(100);
 
 /// About how large merged segments become.
 const UNIT_BYTES: u64 = 8000;
 
 /// How often a snapshot is written, in entries.
 const SNAPSHOT_ENTRIES: u64 = 60;
-
-/// How long entries of the log are kept.
-const LOG_KEPT: Duration = Duration::from_secs(8);
-
-/// By how much a clock is wrong.
-const JUMP_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 
 const ALL: NonZeroUsize = NonZeroUsize::new(1_000_000).unwrap();
 
@@ -79,6 +67,8 @@ pub struct Plan {
     pub log_faults: LogFaults,
     /// About how often a broker is killed and another started in its place; zero for never.
     pub kill_interval: Duration,
+    /// About how often a broker is cut off from the log for some seconds; zero for never.
+    pub cut_interval: Duration,
     /// Whether the clock of one broker goes wrong by a month.
     pub jumps: bool,
     /// Whether all brokers die at once, and the newest snapshot is damaged meanwhile.
@@ -98,6 +88,10 @@ pub struct Report {
     pub checked: usize,
     /// Brokers that were killed.
     pub kills: usize,
+    /// Brokers that were cut off from the log.
+    pub cut_off: usize,
+    /// Reads that took their time.
+    pub lingered: usize,
     /// Branches of topics that live.
     pub branched: usize,
     /// Topics that were deleted.
@@ -243,6 +237,7 @@ impl World {
         let number = {
             let mut shared = self.lock();
             shared.started += 1;
+            shared.model.is_misled |= shared.model.jumped && slot == 0;
             shared.started
         };
         let seed = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(number);
@@ -256,7 +251,9 @@ impl World {
             clock,
             peers: Arc::new(self.peers.clone()),
         };
-        let config = self.config(number, seed);
+        let life = hasty::life(TICK, UNIT_BYTES);
+        let inline_bytes_max = self.plan.inline_bytes_max;
+        let config = hasty::engine(number, seed, SNAPSHOT_ENTRIES, inline_bytes_max, life);
         let BrokerAddress { host, port, .. } = config.address.clone();
         let engine = Engine::start(config, ports).await.unwrap();
         self.peers.enter(&host, port, engine.machine.clone());
@@ -264,86 +261,6 @@ impl World {
         let mut shared = self.lock();
         self.spoil(&broker, shared.has_faults);
         shared.brokers.push(broker);
-    }
-
-    fn config(&self, number: u64, seed: u64) -> EngineConfig {
-        EngineConfig {
-            address: BrokerAddress {
-                host: format!("broker-{number}"),
-                port: 9092,
-                ..BrokerAddress::default()
-            },
-            seed,
-            machine: MachineConfig {
-                snapshot_entries: SNAPSHOT_ENTRIES,
-                digest_entries: 7,
-                log_kept: LOG_KEPT,
-                append_attempt_max: Duration::from_millis(500),
-                ..MachineConfig::default()
-            },
-            writer: WriterConfig {
-                linger_max: Duration::from_millis(20),
-                put_attempt_max: Duration::from_millis(500),
-                segment_bytes_max: 2000,
-                zstd_level: None,
-                inline_bytes_max: self.plan.inline_bytes_max,
-                ..WriterConfig::default()
-            },
-            // Small, so that blocks are read from the store and not only from memory.
-            reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
-            life: hasty_life(),
-        }
-    }
-
-    /// A broker dies, or all do, or a clock goes wrong.
-    async fn mishap(&self, random: &mut StdRng) {
-        let interval = match self.plan.kill_interval {
-            Duration::ZERO => self.plan.duration,
-            interval => interval,
-        };
-        let pause = random.random_range(Duration::ZERO..=interval * 2);
-        sleep(pause.min(self.end - Instant::now())).await;
-        let is_half = self.end - Instant::now() < self.plan.duration / 2;
-        let jumped = self.lock().model.jumped;
-        if self.plan.jumps && is_half && !jumped {
-            self.say("a clock jumps");
-            self.lock().model.jumped = true;
-            self.clocks[0].shift(JUMP_MS);
-            return;
-        }
-        if Instant::now() >= self.end || self.plan.kill_interval.is_zero() {
-            return;
-        }
-        let all = random.random_bool(if self.plan.loses_snapshot { 0.3 } else { 0.05 });
-        let victims: Vec<Running> = {
-            let mut shared = self.lock();
-            let place = random.random_range(0..shared.brokers.len());
-            let range = if all { 0..shared.brokers.len() } else { place..place + 1 };
-            shared.brokers.drain(range).collect()
-        };
-        victims.iter().for_each(|victim| victim.engine.kill());
-        self.say(&format!("{} brokers are killed", victims.len()));
-        self.lock().report.kills += victims.len();
-        if all && self.plan.loses_snapshot {
-            self.damage_newest_snapshot().await;
-        }
-        for victim in victims {
-            self.start_broker(victim.slot).await;
-        }
-    }
-
-    /// Damages the newest snapshot, if there are two that are good.
-    async fn damage_newest_snapshot(&self) {
-        let listed = self.objects.list(SNAPSHOT_PREFIX, None, ALL).await.unwrap();
-        let [.., _, newest] = &listed[..] else { return };
-        self.say(&format!("{} is damaged", newest.key));
-        let whole = self.objects.get_range(&newest.key, 0..u64::MAX).await.unwrap().unwrap();
-        let mut damaged = whole.to_vec();
-        let middle = damaged.len() / 2;
-        damaged[middle] ^= 1;
-        self.objects.delete(std::slice::from_ref(&newest.key)).await.unwrap();
-        let put = self.objects.put_if_absent(&newest.key, Bytes::from(damaged)).await;
-        assert_eq!(put.unwrap(), Put::Created);
     }
 
     fn engine(&self, random: &mut StdRng) -> Option<Engine> {
@@ -412,41 +329,5 @@ async fn read(engine: &Engine, topic: TopicId) -> Result<View, FetchError> {
             view.end = batch.end;
             view.batches.push(batch);
         }
-    }
-}
-
-/// Tasks that do at once what otherwise takes its time, and in small portions.
-fn hasty_life() -> LifeConfig {
-    LifeConfig {
-        compactor: CompactorConfig {
-            interval: Duration::from_millis(900),
-            keys_max: 8,
-            window_bytes: 3000,
-            segment_bytes: 4000,
-            segment_age_max: Duration::from_secs(2),
-            unreadable_pause_max: Duration::from_secs(2),
-            zstd_level: None,
-            ..CompactorConfig::default()
-        },
-        merger: MergerConfig {
-            interval: Duration::from_millis(700),
-            unit_bytes: UNIT_BYTES,
-            unit_segments_max: NonZeroUsize::new(10).unwrap(),
-            inline_bytes_max: 1000,
-            zstd_level: None,
-            ..MergerConfig::default()
-        },
-        retention: RetentionConfig {
-            interval: Duration::from_millis(800),
-            deleted_kept: DELETED_KEPT,
-            at_once: false,
-        },
-        sweeper: SweeperConfig {
-            interval: Duration::from_millis(500),
-            commit_max: Duration::from_secs(4),
-            grace: Duration::from_secs(2),
-            listing_interval: Duration::from_secs(3),
-            objects_per_request: NonZeroUsize::new(7).unwrap(),
-        },
     }
 }

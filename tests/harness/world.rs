@@ -7,7 +7,7 @@
 //! is checked:
 //!
 //! - every acknowledged record is there, where it was said to be;
-//! - no record of an idempotent producer is there twice;
+//! - no record is there twice;
 //! - what one producer sent stands in the order in which it was sent;
 //! - nothing is there that nobody sent.
 
@@ -25,22 +25,19 @@ use odradek_storage::command::{
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::key::ObjectKey;
 use odradek_storage::life::LifeConfig;
-use odradek_storage::life::merger::MergerConfig;
-use odradek_storage::life::sweeper::SweeperConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
-use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::ObjectStore;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::NoPeers;
 use odradek_storage::peer::memory::MemoryPeers;
-use odradek_storage::reader::{FetchTarget, Isolation, Reader, ReaderConfig};
+use odradek_storage::reader::{FetchTarget, Isolation, Reader};
 use odradek_storage::segment::SegmentId;
 use odradek_storage::segment::builder::PendingBatch;
-use odradek_storage::writer::{AppendError, Appended, WriterConfig};
+use odradek_storage::writer::{AppendError, Appended};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
@@ -48,6 +45,7 @@ use uuid::Uuid;
 
 use crate::batches::{BatchSpec, read_records};
 use crate::digests::Digests;
+use crate::hasty;
 
 /// The topic that everybody writes to.
 pub const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
@@ -100,29 +98,6 @@ pub struct Report {
     pub trimmed: u64,
 }
 
-/// Tasks that do at once what otherwise takes its time, and in small portions.
-fn hasty_life() -> LifeConfig {
-    LifeConfig {
-        merger: MergerConfig {
-            interval: Duration::from_millis(300),
-            unit_bytes: 4000,
-            unit_segments_max: NonZeroUsize::new(10).unwrap(),
-            inline_bytes_max: 1000,
-            garbage_bytes_min: 2000,
-            zstd_level: None,
-            ..MergerConfig::default()
-        },
-        sweeper: SweeperConfig {
-            interval: Duration::from_millis(200),
-            commit_max: Duration::from_secs(2),
-            grace: Duration::from_secs(1),
-            listing_interval: Duration::from_secs(1),
-            objects_per_request: NonZeroUsize::new(7).unwrap(),
-        },
-        ..LifeConfig::default()
-    }
-}
-
 /// What is known of a record that was sent.
 #[derive(Clone, Debug)]
 struct Sent {
@@ -130,8 +105,6 @@ struct Sent {
     value: Bytes,
     /// Where it was said to be.
     acknowledged: Option<i64>,
-    /// Whether its producer numbers its batches.
-    idempotent: bool,
 }
 
 #[derive(Default)]
@@ -258,7 +231,7 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
         };
-        let BrokerAddress { host, port, .. } = address(self.started);
+        let BrokerAddress { host, port, .. } = hasty::address(self.started);
         self.peers.enter(&host, port, engine.machine.clone());
         self.history.lock().unwrap().say(format!("broker {} starts", self.started));
         tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
@@ -266,29 +239,11 @@ impl World {
     }
 
     fn config(&self, seed: u64) -> EngineConfig {
-        EngineConfig {
-            address: address(self.started),
-            seed,
-            machine: MachineConfig {
-                snapshot_entries: 20,
-                digest_entries: 7,
-                // Longer than anybody is out of reach of the log, and shorter than a world lives.
-                log_kept: Duration::from_secs(8),
-                append_attempt_max: Duration::from_millis(500),
-                ..MachineConfig::default()
-            },
-            writer: WriterConfig {
-                linger_max: Duration::from_millis(20),
-                put_attempt_max: Duration::from_millis(500),
-                segment_bytes_max: 2000,
-                zstd_level: None,
-                inline_bytes_max: self.plan.inline_bytes_max,
-                ..WriterConfig::default()
-            },
-            // Small, so that blocks are read from the store and not only from memory.
-            reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
-            life: if self.plan.moves { hasty_life() } else { LifeConfig::default() },
-        }
+        let life = match self.plan.moves {
+            true => hasty::life(Duration::from_millis(50), 4000),
+            false => LifeConfig::default(),
+        };
+        hasty::engine(self.started, seed, 20, self.plan.inline_bytes_max, life)
     }
 
     async fn create_topic(&self) {
@@ -435,9 +390,8 @@ fn check(seed: u64, sent: &[Sent], found: &BTreeMap<TopicPartition, Vec<(i64, By
             let there = found.contains(&(record.partition, offset));
             assert!(there, "seed {seed}: {text} was acknowledged at {offset}, found {found:?}");
         }
-        if record.idempotent {
-            assert!(found.len() <= 1, "seed {seed}: {text} is there {} times", found.len());
-        }
+        // Whoever does not number batches sends each once, and nobody else may do so for him.
+        assert!(found.len() <= 1, "seed {seed}: {text} is there {} times", found.len());
         if let (Some(offset), Some((producer, _))) = (record.acknowledged, text.split_once('/')) {
             let last = newest.insert((record.partition, producer), offset);
             assert!(last < Some(offset), "seed {seed}: {text} at {offset} is before {last:?}");
@@ -487,8 +441,7 @@ impl Producer {
     fn note(&self, partition: TopicPartition, value: Bytes, acknowledged: Option<i64>) {
         let mut history = self.history.lock().unwrap();
         history.say(format!("{} -> {acknowledged:?}", str::from_utf8(&value).unwrap()));
-        let idempotent = self.idempotent;
-        history.sent.push(Sent { partition, value, acknowledged, idempotent });
+        history.sent.push(Sent { partition, value, acknowledged });
     }
 
     /// As an idempotent client does: the same batch again and again, on whatever broker, until it
@@ -519,6 +472,8 @@ impl Producer {
             let batches = vec![(partition, batch(&value, (-1, -1, -1)))];
             let appending = engine.writer.append(batches).await;
             underway.push((value, appending));
+            // So that they come to lie in several segments, now and then.
+            sleep(self.random.random_range(Duration::ZERO..Duration::from_millis(40))).await;
         }
         for (value, appending) in underway {
             let appended = match appending {
@@ -562,10 +517,6 @@ pub fn batch(value: &Bytes, producer: (i64, i16, i32)) -> PendingBatch {
         }),
     };
     PendingBatch { bytes, summary, compressed: false }
-}
-
-fn address(broker: u64) -> BrokerAddress {
-    BrokerAddress { host: format!("broker-{broker}"), port: 9092, ..BrokerAddress::default() }
 }
 
 /// The ports of a world of one's own.

@@ -9,4 +9,5 @@ mod delete_records;
 mod membership;
 mod produce_fetch;
 mod restart;
+mod stale_broker;
 mod versions;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::object::faulty::Faults;
 use odradek_tests::groups::{GroupPlan, Mishap, Plan, Protocol, Report, run};
+use odradek_tests::seeds::{Asked, asked};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng, TryRngCore};
+use rand::{Rng, SeedableRng};
 
 /// Seeds that found something: what it was stands beside each.
 const KEPT: &[u64] = &[];
@@ -100,31 +101,28 @@ fn summarise(what: &str, reports: &[Report]) {
 
 #[test]
 fn groups_keep_the_rules_whatever_happens_to_brokers_and_members() {
-    if let Ok(seed) = std::env::var("ODRADEK_SEED") {
-        let report = run(plan(seed.parse().expect("ODRADEK_SEED is a number")));
-        report.trace.iter().for_each(|line| println!("{line}"));
-        report.violations.iter().for_each(|violation| println!("{violation:?}"));
-        return;
-    }
     let judged = |seed| {
+        println!("seed {seed}");
         let report = run(plan(seed));
         assert_eq!(report.violations, [], "seed {seed}");
         report
+    };
+    let fresh = match asked(FRESH) {
+        Asked::One(seed) => {
+            let report = run(plan(seed));
+            report.trace.iter().for_each(|line| println!("{line}"));
+            report.violations.iter().for_each(|violation| println!("{violation:?}"));
+            return;
+        }
+        Asked::Only(seeds) => return seeds.map(judged).for_each(drop),
+        Asked::Usual(fresh) => fresh,
     };
     let fixed: Vec<Report> = KEPT.iter().copied().chain(0..FIXED).map(judged).collect();
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.commits).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.generations).sum::<i32>() > 100);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
-    let fresh = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse().ok());
-    let mut entropy = rand::rngs::OsRng;
-    let fresh: Vec<Report> = (0..fresh.unwrap_or(FRESH))
-        .map(|_| {
-            let seed = entropy.try_next_u64().expect("entropy");
-            println!("fresh seed {seed}");
-            judged(seed)
-        })
-        .collect();
+    let fresh: Vec<Report> = fresh.into_iter().map(judged).collect();
     summarise("fresh seeds", &fresh);
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::object::faulty::Faults;
 use odradek_tests::life::{Plan, Report, run};
+use odradek_tests::seeds::{Asked, asked};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng, TryRngCore};
+use rand::{Rng, SeedableRng};
 
 /// Seeds that found something: what it was stands beside each.
 const KEPT: &[u64] = &[];
@@ -38,14 +39,20 @@ fn plan(seed: u64) -> Plan {
         stale: chance(0.3),
     };
     let (object_calls, log_faults) = (calls(), calls());
-    let faults = Faults {
+    let mut faults = Faults {
         calls: object_calls,
         bit_flip: chance(0.05),
         truncated: chance(0.05),
         wrong_range: chance(0.05),
         not_found: chance(0.03),
     };
+    if random.random_bool(0.5) {
+        // A slow store: much happens between the reading of a segment and the swap of what it
+        // became.
+        faults.calls.delay_max = Duration::from_millis(300);
+    }
     let kills = random.random_bool(0.7);
+    let cuts = random.random_bool(0.5);
     Plan {
         seed,
         brokers: random.random_range(2..=3),
@@ -53,6 +60,7 @@ fn plan(seed: u64) -> Plan {
         faults,
         log_faults,
         kill_interval: if kills { Duration::from_secs(40) } else { Duration::ZERO },
+        cut_interval: if cuts { Duration::from_secs(20) } else { Duration::ZERO },
         jumps: random.random_bool(0.3),
         loses_snapshot: random.random_bool(0.4),
         inline_bytes_max: if random.random_bool(0.5) { 0 } else { 1000 },
@@ -71,6 +79,8 @@ fn sum(reports: &[Report]) -> Report {
         sum.unknown += it.unknown;
         sum.checked += it.checked;
         sum.kills += it.kills;
+        sum.cut_off += it.cut_off;
+        sum.lingered += it.lingered;
         sum.branched += it.branched;
         sum.deleted += it.deleted;
         sum.undone += it.undone;
@@ -87,10 +97,11 @@ fn sum(reports: &[Report]) -> Report {
 
 #[test]
 fn what_is_not_due_stays_and_what_is_due_goes() {
-    if let Ok(seed) = std::env::var("ODRADEK_SEED") {
-        println!("{:?}", live(seed.parse().expect("ODRADEK_SEED is a number")));
-        return;
-    }
+    let fresh = match asked(FRESH) {
+        Asked::One(seed) => return println!("{:?}", live(seed)),
+        Asked::Only(seeds) => return seeds.map(live).for_each(drop),
+        Asked::Usual(fresh) => fresh,
+    };
     let fixed: Vec<Report> = KEPT.iter().copied().chain(0..FIXED).map(live).collect();
     let fixed = sum(&fixed);
     println!("fixed seeds: {fixed:?}");
@@ -98,6 +109,8 @@ fn what_is_not_due_stays_and_what_is_due_goes() {
         ("acknowledged", fixed.acknowledged),
         ("checked", fixed.checked),
         ("killed", fixed.kills),
+        ("cut off", fixed.cut_off),
+        ("lingered", fixed.lingered),
         ("branched", fixed.branched),
         ("undone", fixed.undone),
         ("purged", fixed.purged),
@@ -110,9 +123,6 @@ fn what_is_not_due_stays_and_what_is_due_goes() {
     ] {
         assert!(happened > 10, "{what}: {happened}");
     }
-    let fresh = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse().ok());
-    let mut entropy = rand::rngs::OsRng;
-    let seeds = (0..fresh.unwrap_or(FRESH)).map(|_| entropy.try_next_u64().expect("entropy"));
-    let fresh: Vec<Report> = seeds.map(live).collect();
+    let fresh: Vec<Report> = fresh.into_iter().map(live).collect();
     println!("fresh seeds: {:?}", sum(&fresh));
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::object::faulty::Faults;
+use odradek_tests::seeds::{Asked, asked};
 use odradek_tests::world::{Plan, Report, run};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng, TryRngCore};
+use rand::{Rng, SeedableRng};
 
 /// Seeds that found something: what it was stands beside each.
 const KEPT: &[u64] = &[];
@@ -84,27 +85,23 @@ fn summarise(what: &str, reports: &[Report]) {
 
 #[test]
 fn no_acknowledged_record_is_lost_or_doubled() {
-    if let Ok(seed) = std::env::var("ODRADEK_SEED") {
-        let report = run(plan(seed.parse().expect("ODRADEK_SEED is a number")));
-        report.trace.iter().for_each(|line| println!("{line}"));
-        return;
-    }
-    let fixed: Vec<Report> = KEPT.iter().copied().chain(0..FIXED).map(|it| run(plan(it))).collect();
+    let live = |seed| {
+        println!("seed {seed}");
+        run(plan(seed))
+    };
+    let fresh = match asked(FRESH) {
+        Asked::One(seed) => return live(seed).trace.iter().for_each(|line| println!("{line}")),
+        Asked::Only(seeds) => return seeds.map(live).for_each(drop),
+        Asked::Usual(fresh) => fresh,
+    };
+    let fixed: Vec<Report> = KEPT.iter().copied().chain(0..FIXED).map(live).collect();
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.acknowledged).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.merged).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.inline).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.trimmed).sum::<u64>() > 1000);
-    let fresh = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse().ok());
-    let mut entropy = rand::rngs::OsRng;
-    let fresh: Vec<Report> = (0..fresh.unwrap_or(FRESH))
-        .map(|_| {
-            let seed = entropy.try_next_u64().expect("entropy");
-            println!("fresh seed {seed}");
-            run(plan(seed))
-        })
-        .collect();
+    let fresh: Vec<Report> = fresh.into_iter().map(live).collect();
     summarise("fresh seeds", &fresh);
 }
 

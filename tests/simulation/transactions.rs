@@ -1,19 +1,16 @@
 //! Random worlds of transactions.
-//!
-//! `ODRADEK_FROM=100 ODRADEK_SEEDS=50` says which of the seeds from 100 on find something, and goes
-//! on after each: for trying defects.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::object::faulty::Faults;
 use odradek_tests::groups::{self, GroupPlan, Mishap};
+use odradek_tests::seeds::{Asked, asked};
 use odradek_tests::transactions::network::Mischief;
 use odradek_tests::transactions::producer::Protocol;
 use odradek_tests::transactions::{Copies, Plan, Report, run};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng, TryRngCore};
+use rand::{Rng, SeedableRng};
 
 /// Seeds that found something: what it was stands beside each.
 const KEPT: &[u64] = &[
@@ -26,7 +23,7 @@ const KEPT: &[u64] = &[
 const FIXED: u64 = 30;
 
 /// Seeds that are run once and are others the next time.
-const FRESH: u64 = 10;
+const FRESH: usize = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -145,55 +142,30 @@ fn summarise(what: &str, reports: &[Report]) {
     );
 }
 
-/// Which of `count` seeds find something, and what: for trying defects.
-fn seeds_that_find_something(from: u64, count: u64) {
-    let mut found = 0;
-    for seed in from..from + count {
-        let report = std::panic::catch_unwind(|| run(plan(seed)));
-        let rules: BTreeSet<_> = match &report {
-            Ok(report) => report.violations.iter().map(|it| it.rule).collect(),
-            Err(_) => BTreeSet::from(["panic"]),
-        };
-        if !rules.is_empty() {
-            found += 1;
-            println!("seed {seed}: {rules:?}");
-        }
-    }
-    println!("{found} of {count} seeds found something");
-}
-
 #[test]
 fn transactions_keep_the_rules_whatever_happens_to_brokers_and_clients() {
-    if let Ok(seed) = std::env::var("ODRADEK_SEED") {
-        let report = run(plan(seed.parse().expect("ODRADEK_SEED is a number")));
-        report.trace.iter().for_each(|line| println!("{line}"));
-        report.violations.iter().for_each(|violation| println!("{violation:?}"));
-        return;
-    }
-    let seeds = std::env::var("ODRADEK_SEEDS").ok().and_then(|it| it.parse::<u64>().ok());
-    if let Ok(from) = std::env::var("ODRADEK_FROM") {
-        let from = from.parse().expect("ODRADEK_FROM is a number");
-        seeds_that_find_something(from, seeds.unwrap_or(100));
-        return;
-    }
     let judged = |seed| {
+        println!("seed {seed}");
         let report = run(plan(seed));
         assert_eq!(report.violations, [], "seed {seed}");
         report
+    };
+    let fresh = match asked(FRESH) {
+        Asked::One(seed) => {
+            let report = run(plan(seed));
+            report.trace.iter().for_each(|line| println!("{line}"));
+            report.violations.iter().for_each(|violation| println!("{violation:?}"));
+            return;
+        }
+        Asked::Only(seeds) => return seeds.map(judged).for_each(drop),
+        Asked::Usual(fresh) => fresh,
     };
     let fixed: Vec<Report> = KEPT.iter().copied().chain(0..FIXED).map(judged).collect();
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.endings[0]).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.endings[1]).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
-    let mut entropy = rand::rngs::OsRng;
-    let fresh: Vec<Report> = (0..seeds.unwrap_or(FRESH))
-        .map(|_| {
-            let seed = entropy.try_next_u64().expect("entropy");
-            println!("fresh seed {seed}");
-            judged(seed)
-        })
-        .collect();
+    let fresh: Vec<Report> = fresh.into_iter().map(judged).collect();
     summarise("fresh seeds", &fresh);
 }
 

@@ -8,6 +8,7 @@ use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 use odradek_storage::clock::Clock;
 use odradek_storage::command::{Branch, Command, Outcome};
 use odradek_storage::engine::Engine;
+use odradek_storage::reader::{FetchError, FetchTarget, Isolation};
 use odradek_storage::writer::AppendError;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -16,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::World;
 use super::model::{KINDS, Kind, Topic};
 use super::records::{Record, batch};
+use super::{TICK, World};
+use crate::hasty::{self, DELETED_KEPT};
 
 /// Keys in compacted topics.
 const KEYS: u8 = 12;
@@ -43,6 +45,10 @@ impl World {
         }
         tasks.spawn(self.clone().operate(StdRng::seed_from_u64(random.random())));
         tasks.spawn(self.clone().consume(StdRng::seed_from_u64(random.random())));
+        tasks.spawn(self.clone().linger(StdRng::seed_from_u64(random.random())));
+        if !self.plan.cut_interval.is_zero() {
+            tasks.spawn(self.clone().cut_off(StdRng::seed_from_u64(random.random())));
+        }
         tasks
     }
 
@@ -170,7 +176,7 @@ impl World {
         self.lock().report.deleted += 1;
         self.say(&format!("{topic:?} is deleted"));
         if random.random_bool(0.5) {
-            sleep(random.random_range(Duration::ZERO..super::DELETED_KEPT)).await;
+            sleep(random.random_range(Duration::ZERO..DELETED_KEPT)).await;
             if self.branched(random, topic, None).await {
                 self.lock().report.undone += 1;
             }
@@ -212,6 +218,39 @@ impl World {
             let topic = living.choose(&mut random).copied();
             if let (Some(topic), Some(engine)) = (topic, self.engine(&mut random)) {
                 self.check(&engine, topic).await;
+            }
+        }
+    }
+
+    /// Somebody reads now and then, and takes a while between looking where records are and
+    /// getting them. As long as what nothing refers to is kept, they have to be there.
+    async fn linger(self, mut random: StdRng) {
+        let grace = hasty::grace(TICK);
+        while Instant::now() < self.end {
+            sleep(random.random_range(Duration::ZERO..Duration::from_secs(2))).await;
+            let living = self.lock().model.living(None);
+            let topic = living.choose(&mut random).copied();
+            let (Some(topic), Some(engine)) = (topic, self.engine(&mut random)) else { continue };
+            let partition = TopicPartition { topic, partition: 0 };
+            let Ok(watermarks) = engine.reader.watermarks(partition) else { continue };
+            if engine.machine.barrier().await.is_err() {
+                continue;
+            }
+            let (first, end) = (watermarks.log_start.0, watermarks.high_watermark.0);
+            let offset = Offset(random.random_range(first..=end));
+            let target = FetchTarget { partition, offset, bytes_max: 3000 };
+            let began = Instant::now();
+            let plan = engine.reader.plan(&[target], 3000, Isolation::ReadUncommitted);
+            sleep(random.random_range(Duration::ZERO..grace)).await;
+            let fetched = engine.reader.fetch(plan).await.remove(0);
+            let is_in_time = began.elapsed() < grace && self.plan.faults.not_found == 0.0;
+            self.lock().report.lingered += usize::from(is_in_time);
+            if let Err(FetchError::Storage(cause)) = fetched {
+                let is_gone = cause.contains("is not in the store");
+                assert!(
+                    !(is_gone && is_in_time),
+                    "{partition} at {offset} was deleted under a reader: {cause}"
+                );
             }
         }
     }

@@ -72,6 +72,8 @@ pub struct Topic {
     pub surely_deleted_below: i64,
     /// The latest log start offset that was seen.
     pub log_start: i64,
+    /// Offsets at which something was when all was last read, and how far that was.
+    pub seen: (BTreeSet<i64>, i64),
     /// Whether it was not asked to be deleted.
     pub lives: bool,
 }
@@ -96,6 +98,8 @@ pub struct Model {
     pub topics: BTreeMap<TopicId, Topic>,
     /// Whether a clock is wrong.
     pub jumped: bool,
+    /// Whether a broker was started that has known no better one: it takes records for old.
+    pub is_misled: bool,
 }
 
 impl Topic {
@@ -111,8 +115,20 @@ impl Topic {
             deleted_below: 0,
             surely_deleted_below: 0,
             log_start: 0,
+            seen: (BTreeSet::new(), 0),
             lives: true,
         }
+    }
+}
+
+impl Topic {
+    /// What was gone once stays gone: whoever rewrites something must not bring back what another
+    /// has taken out of it meanwhile.
+    fn check_seen(&mut self, found: &BTreeMap<i64, u64>, end: i64) {
+        let (seen, seen_end) = &self.seen;
+        let back = found.range(..seen_end).find(|(offset, _)| !seen.contains(offset));
+        assert!(back.is_none(), "{}: {back:?} is back, which was gone", self.name);
+        self.seen = (found.keys().copied().collect(), end.max(*seen_end));
     }
 }
 
@@ -151,10 +167,13 @@ impl Model {
     /// # Panics
     ///
     /// If it is not as it has to be.
-    pub fn check(&self, id: TopicId, view: &View, required: &BTreeMap<i64, u64>, now_ms: i64) {
-        let topic = &self.topics[&id];
-        let name = format!("{} ({:?})", topic.name, topic.kind);
+    pub fn check(&mut self, id: TopicId, view: &View, required: &BTreeMap<i64, u64>, now_ms: i64) {
+        let name = format!("{} ({:?})", self.topics[&id].name, self.topics[&id].kind);
         let found = self.check_found(id, view, &name);
+        if let Some(topic) = self.topics.get_mut(&id) {
+            topic.check_seen(&found, view.end);
+        }
+        let topic = &self.topics[&id];
         // How many bytes lie in batches behind that of an offset.
         let bytes_behind = |offset: i64| {
             let is_behind = |batch: &&Found| batch.records.first().is_some_and(|it| it.0 > offset);
@@ -167,7 +186,7 @@ impl Model {
             let is_due = match topic.kind {
                 Kind::Plain => false,
                 Kind::Week => self.jumped && *offset * 100 < view.end * WEEK_GONE_PERCENT,
-                Kind::Timed => self.jumped || sent.timestamp < now_ms - TIMED_MS,
+                Kind::Timed => self.is_misled || sent.timestamp < now_ms - TIMED_MS,
                 Kind::Sized => bytes_behind(*offset) >= SIZED_BYTES,
                 Kind::Compacted => self.is_superseded(id, *offset, sent, &latest, &found),
             };

@@ -20,7 +20,8 @@ use odradek_storage::state::partition::Content;
 use tokio::time::{Instant, sleep};
 
 use super::model::{Kind, TIMED_MS};
-use super::{ALL, DELETED_KEPT, Report, SNAPSHOT_ENTRIES, UNIT_BYTES, World};
+use super::{ALL, Report, SNAPSHOT_ENTRIES, UNIT_BYTES, World};
+use crate::hasty::DELETED_KEPT;
 
 impl World {
     /// Waits for quiet, and checks everything.
