@@ -25,6 +25,9 @@ use crate::hasty::{self, DELETED_KEPT};
 /// Keys in compacted topics.
 const KEYS: u8 = 12;
 
+/// How long it may take to finish what was begun before the end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Topics that live at a time, about.
 const TOPICS_MAX: usize = 12;
 
@@ -55,6 +58,7 @@ impl World {
     /// Proposes a command until its outcome is known.
     async fn propose(&self, random: &mut StdRng, command: Command) -> (Engine, Outcome) {
         loop {
+            self.is_not_late();
             if let Some(engine) = self.engine(random) {
                 let proposed = engine.machine.propose(command.clone());
                 if let Ok(Ok(outcome)) = timeout(Duration::from_secs(20), proposed).await {
@@ -63,6 +67,11 @@ impl World {
             }
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Whoever works on long after the end waits for brokers that are broken.
+    fn is_not_late(&self) {
+        assert!(Instant::now() < self.end + PATIENCE, "the brokers take no command");
     }
 
     fn new_name(&self, kind: Kind) -> (TopicId, String) {
@@ -135,6 +144,7 @@ impl World {
         let (engine, outcome) = self.propose(random, branch).await;
         let at = |topic| TopicPartition { topic, partition: 0 };
         let watermarks = loop {
+            self.is_not_late();
             if engine.machine.barrier().await.is_ok() {
                 break engine.reader.watermarks(at(topic)).ok();
             }
