@@ -228,8 +228,8 @@ async fn a_broker_that_slept_through_a_trim_never_wins_a_trimmed_slot() {
     let tail = first.log.tail().await.unwrap();
     first.log.trim(tail).await.unwrap();
     tokio::time::sleep(Duration::from_secs(120)).await;
-    // The late append found no slot: whoever sent it learns that and stops, and says nothing that it
-    // can't know.
+    // The late append found no slot: whoever sent it learns that and stops, and says nothing that
+    // it can't know.
     let reason = first.engine.machine.halted().await;
     assert!(reason.to_string().contains("slept too long"), "{reason}");
     assert!(appending.await[0].is_err());
