@@ -76,13 +76,8 @@ impl Client {
 
     /// The next response, which must be the one to `correlation_id`, whole and without bytes left.
     pub async fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> R::Response {
-        let mut frame = self.next_frame().await.expect("an answer");
-        let header_version = R::Response::header_version(version);
-        let header = ResponseHeader::decode(&mut frame, header_version).unwrap();
-        assert_eq!(header.correlation_id, correlation_id);
-        let response = R::Response::decode(&mut frame, version).unwrap();
-        assert_eq!(frame.remaining(), 0, "bytes behind the response");
-        response
+        let frame = self.next_frame().await.expect("an answer");
+        response::<R>(version, correlation_id, frame)
     }
 
     /// Sends a request and waits for its response.
@@ -200,6 +195,16 @@ pub fn fetch_request(name: &str, partition: i32, offset: i64) -> FetchRequest {
         .with_max_bytes(50 << 20)
         .with_session_epoch(-1)
         .with_topics(vec![asked])
+}
+
+/// What a frame says, which must be the response to `correlation_id`, whole and without bytes left.
+pub fn response<R: Request>(version: i16, correlation_id: i32, mut frame: Bytes) -> R::Response {
+    let header_version = R::Response::header_version(version);
+    let header = ResponseHeader::decode(&mut frame, header_version).unwrap();
+    assert_eq!(header.correlation_id, correlation_id);
+    let response = R::Response::decode(&mut frame, version).unwrap();
+    assert_eq!(frame.remaining(), 0, "bytes behind the response");
+    response
 }
 
 /// The frame of a request.

@@ -270,7 +270,7 @@ fn whoever_sends_a_byte_a_second_does_not_keep_memory_from_others() {
         for _ in 0..2_000 {
             let mut wire = scene.wire().await;
             crowd.push(tokio::spawn(async move {
-                wire.send(&(1 << 20_i32).to_be_bytes()).await;
+                wire.send(&(1_i32 << 20).to_be_bytes()).await;
                 loop {
                     if wire.stream.write_all(&[0]).await.is_err() {
                         return;

@@ -89,7 +89,7 @@ async fn a_fetch_of_fifty_thousand_partitions_is_answered_for_each() {
             .with_topic(topic("t"))
             .with_partitions((0..50_000).map(asked).collect()),
     ];
-    let request = FetchRequest { topics, ..fetch_request("t", 0, 0) };
+    let request = fetch_request("t", 0, 0).with_topics(topics);
     let mut client = scene.intruder().await;
     let response = client.call(11, &request).await;
     let partitions = &response.responses[0].partitions;
@@ -105,7 +105,7 @@ async fn more_elements_than_anybody_sends_close_the_connection() {
     let before = resident_bytes();
     let partitions = vec![FetchPartition::default(); 600_000];
     let topics = vec![FetchTopic::default().with_topic(topic("t")).with_partitions(partitions)];
-    let request = FetchRequest { topics, ..fetch_request("t", 0, 0) };
+    let request = fetch_request("t", 0, 0).with_topics(topics);
     let mut client = scene.intruder().await;
     client.send(11, &request).await;
     assert!(client.read_to_end().await.is_empty());
@@ -333,10 +333,10 @@ async fn a_fetcher_that_never_reads_holds_what_one_response_takes() {
         client.produce("t", 0, &BatchSpec::of([value.clone()])).await;
     }
     let before = resident_bytes();
-    let request = FetchRequest { max_bytes: i32::MAX, ..fetch_request("t", 0, 0) };
+    let request = fetch_request("t", 0, 0).with_max_bytes(i32::MAX);
     let mut topics = request.topics.clone();
     topics[0].partitions[0].partition_max_bytes = i32::MAX;
-    let request = FetchRequest { topics, ..request };
+    let request = request.with_topics(topics);
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let mut client = scene.intruder().await;
