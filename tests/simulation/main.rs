@@ -17,6 +17,7 @@ mod life;
 mod offices;
 mod protocol;
 mod seeds;
+mod swarm;
 mod transactions;
 mod trims;
 mod wire;

@@ -1,16 +1,8 @@
-//! A broker of the simulation: an engine, its coordinators, and a door.
-//!
-//! The door is what a process is to the rest of the world. While it is *stopped*, as a process is
-//! by a signal, nothing passes it: no request, no answer, no call to the log; timers inside go on,
-//! which is worse than what happens to a process whose timers all fire when it wakes. While it
-//! *refuses*, nobody can connect; when it *hangs up*, whoever waits for an answer gets none.
+//! A broker of the simulation: an engine, its coordinators, and a [door](crate::door).
 
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use odradek::group::{GroupCoordinator, GroupSettings};
 use odradek::transactions::TransactionCoordinator;
 use odradek_protocol::id::NodeId;
@@ -20,17 +12,15 @@ use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::life::LifeConfig;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
-use odradek_storage::lsn::Lsn;
 use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
-use odradek_storage::port::PortError;
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+
+use crate::door::{Door, DoorState, StoppedLog};
 
 /// What all brokers share.
 #[derive(Clone, Debug)]
@@ -73,47 +63,6 @@ pub struct Broker {
     log: FaultyLog,
     objects: FaultyObjectStore,
     door: Door,
-}
-
-/// Who waits at it goes on in the order in which they came: a `watch` wakes in a random one.
-#[derive(Clone, Debug, Default)]
-struct Door {
-    state: Arc<Mutex<DoorState>>,
-    changed: Arc<Notify>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct DoorState {
-    is_stopped: bool,
-    refuses: bool,
-    /// How often it has hung up.
-    hung_up: u64,
-}
-
-impl Door {
-    /// Waits while the broker is stopped.
-    async fn pass(&self) {
-        self.until(|state| !state.is_stopped).await;
-    }
-
-    async fn until(&self, is_so: impl Fn(DoorState) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            if is_so(self.state()) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn state(&self) -> DoorState {
-        *self.state.lock().unwrap()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut DoorState)) {
-        change(&mut self.state.lock().unwrap());
-        self.changed.notify_waiters();
-    }
 }
 
 impl Broker {
@@ -258,46 +207,5 @@ fn config(place: u64, seed: u64) -> EngineConfig {
         // Small, so that blocks are read from the store and not only from memory.
         reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
         life: LifeConfig::default(),
-    }
-}
-
-/// The log as a process sees it that may be stopped: what is on its way there lands meanwhile, and
-/// the answer waits.
-#[derive(Debug)]
-struct StoppedLog {
-    inner: FaultyLog,
-    door: Door,
-}
-
-impl StoppedLog {
-    async fn meet<T>(&self, call: impl Future<Output = T> + Send) -> T {
-        self.door.pass().await;
-        let answer = call.await;
-        self.door.pass().await;
-        answer
-    }
-}
-
-#[async_trait]
-impl MetadataLog for StoppedLog {
-    async fn append(&self, at: Lsn, bytes: Bytes) -> Result<Append, PortError> {
-        self.meet(self.inner.append(at, bytes)).await
-    }
-
-    async fn read(
-        &self,
-        from: Lsn,
-        limit: NonZeroUsize,
-        freshness: Freshness,
-    ) -> Result<LogRead, PortError> {
-        self.meet(self.inner.read(from, limit, freshness)).await
-    }
-
-    async fn tail(&self) -> Result<Lsn, PortError> {
-        self.meet(self.inner.tail()).await
-    }
-
-    async fn trim(&self, before: Lsn) -> Result<(), PortError> {
-        self.meet(self.inner.trim(before)).await
     }
 }

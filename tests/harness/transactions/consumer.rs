@@ -44,21 +44,27 @@ pub async fn fetch(
     Ok(see(offset, isolation, fetched))
 }
 
-/// What a consumer sees that is at `from`. It drops what belongs to transactions that were aborted:
-/// from their first offset, which it is told, to their marker.
 fn see(from: i64, isolation: Isolation, fetched: Fetched) -> Chunk {
     let is_committed = isolation == Isolation::ReadCommitted;
-    let mut begins: Vec<(i64, i64)> = match fetched.aborted {
+    let begins: Vec<(i64, i64)> = match fetched.aborted {
         Some(aborted) => aborted.iter().map(|it| (it.first.0, it.producer.0)).collect(),
         None => Vec::new(),
     };
     assert!(is_committed || begins.is_empty());
+    let (next, records) = look(from, begins, fetched.records.concat().into());
+    Chunk { is_committed, from, next, records, watermarks: fetched.watermarks }
+}
+
+/// What a consumer sees in batches that is at `from`, and where it goes on. It drops what belongs
+/// to transactions that were aborted: from their first offset, which it is told with their
+/// producers, to their marker.
+pub fn look(from: i64, mut begins: Vec<(i64, i64)>, batches: Bytes) -> (i64, Vec<(i64, Bytes)>) {
     begins.sort_unstable();
     let mut begins = begins.into_iter().peekable();
     let mut aborted = BTreeSet::new();
     let mut next = from;
     let mut records = Vec::new();
-    for batch in read_batches(fetched.records.concat().into()) {
+    for batch in read_batches(batches) {
         while let Some((_, producer)) = begins.next_if(|(first, _)| *first <= batch.last) {
             aborted.insert(producer);
         }
@@ -76,7 +82,7 @@ fn see(from: i64, isolation: Isolation, fetched: Fetched) -> Chunk {
         }
         next = batch.last + 1;
     }
-    Chunk { is_committed, from, next, records, watermarks: fetched.watermarks }
+    (next, records)
 }
 
 /// All batches of a partition.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use odradek_protocol::id::TopicPartition;
 use odradek_storage::reader::Isolation;
+use odradek_storage::state::State;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use tokio::time::sleep;
@@ -62,18 +63,28 @@ pub async fn watch(brokers: Brokers, ledger: Ledger, partitions: Vec<TopicPartit
     loop {
         sleep(Duration::from_millis(50)).await;
         for broker in brokers.lock().unwrap().iter() {
-            broker.engine.machine.read(|state| {
-                for partition in &partitions {
-                    let Some(found) = state.partition(*partition) else { continue };
-                    let ongoing = state.transactions().ongoing();
-                    let firsts = ongoing.filter_map(|(_, it)| {
-                        it.ongoing()?.partitions.get(partition).copied().flatten()
-                    });
-                    let open = firsts.min().map_or(i64::MAX, |it| it.0);
-                    let (stable, end) = (found.last_stable_offset().0, found.high_watermark.0);
-                    ledger.watch(broker.number, *partition, (stable, end), open);
-                }
-            });
+            broker
+                .engine
+                .machine
+                .read(|state| watch_one(broker.number, state, &ledger, &partitions));
         }
+    }
+}
+
+/// Looks at one broker's state, as it is now.
+pub(crate) fn watch_one(
+    broker: u64,
+    state: &State,
+    ledger: &Ledger,
+    partitions: &[TopicPartition],
+) {
+    for partition in partitions {
+        let Some(found) = state.partition(*partition) else { continue };
+        let ongoing = state.transactions().ongoing();
+        let firsts = ongoing
+            .filter_map(|(_, it)| it.ongoing()?.partitions.get(partition).copied().flatten());
+        let open = firsts.min().map_or(i64::MAX, |it| it.0);
+        let (stable, end) = (found.last_stable_offset().0, found.high_watermark.0);
+        ledger.watch(broker, *partition, (stable, end), open);
     }
 }

@@ -1,0 +1,83 @@
+//! What a world is like: drawn from its seed, and then made smaller by whoever looks for what it
+//! takes to fail.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::fault::Fault;
+
+/// How likely a kind of fault is to be among those of a world.
+const CHOSEN: f64 = 0.3;
+
+/// What a world is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Decides everything that is not decided here.
+    pub seed: u64,
+    /// Brokers at a time.
+    pub brokers: u64,
+    /// How long things go wrong, in simulated time.
+    pub duration: Duration,
+    /// What goes wrong.
+    pub faults: BTreeSet<Fault>,
+    /// Clients of each kind.
+    pub clients: Clients,
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// Bytes of batches that travel in the log.
+    pub inline_bytes_max: usize,
+    /// How often a snapshot is written, in entries.
+    pub snapshot_entries: u64,
+    /// How long entries are kept in the log.
+    pub log_kept: Duration,
+    /// How long a batch waits for others.
+    pub linger: Duration,
+}
+
+/// How many clients there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// Producers, every second of them idempotent.
+    pub producers: usize,
+    /// Transactional producers.
+    pub transactional: usize,
+    /// Pipelines, each from a partition of its own to all of another topic, in transactions.
+    pub pipelines: usize,
+    /// Members of the one group.
+    pub members: usize,
+    /// Readers.
+    pub readers: usize,
+    /// Operators.
+    pub operators: usize,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let faults = Fault::ANY_TIME.into_iter().filter(|_| random.random_bool(CHOSEN)).collect();
+        let seconds = [30, 40, 60, 60, 90, 180][random.random_range(0..6)];
+        Self {
+            seed,
+            brokers: random.random_range(1..=5),
+            duration: Duration::from_secs(seconds),
+            faults,
+            clients: Clients {
+                producers: random.random_range(1..=4),
+                transactional: random.random_range(0..=2),
+                pipelines: random.random_range(0..=2),
+                members: random.random_range(0..=4),
+                readers: random.random_range(1..=3),
+                operators: random.random_range(0..=1),
+            },
+            partitions: random.random_range(1..=4),
+            inline_bytes_max: [0, 300, 4000][random.random_range(0..3)],
+            snapshot_entries: [20, 50, 200, 2000][random.random_range(0..4)],
+            log_kept: Duration::from_secs([8, 40][random.random_range(0..2)]),
+            linger: Duration::from_millis([5, 20, 100][random.random_range(0..3)]),
+        }
+    }
+}

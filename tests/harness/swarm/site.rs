@@ -1,0 +1,192 @@
+//! A broker of the world: the whole of it, behind pipes, with a door and with faults before its
+//! ports; and how one is started, killed, put to sleep and copied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use odradek::broker::Broker;
+use odradek::config::Config;
+use odradek_storage::clock::{Clock, ManualClock};
+use odradek_storage::command::BrokerAddress;
+use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::log::faulty::FaultyLog;
+use odradek_storage::machine::MachineConfig;
+use odradek_storage::object::faulty::FaultyObjectStore;
+use odradek_storage::writer::WriterConfig;
+use tokio::time::sleep;
+
+use super::World;
+use super::conditions::Befalls;
+use super::plan::Plan;
+use crate::door::{Door, StoppedLog, StoppedStore};
+use crate::hasty;
+
+/// How long a broker that does not start is left alone before it is started again.
+const RESTART_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A tenth of the pace at which data is moved, and about how many bytes merged segments have.
+pub(super) const TICK: Duration = Duration::from_millis(50);
+pub(super) const UNIT_BYTES: u64 = 4000;
+
+/// A broker.
+pub(super) struct Running {
+    /// Which, counted from one.
+    pub(super) number: u64,
+    /// Where it is: one that comes back to the same place is the same node.
+    pub(super) place: u64,
+    /// Where its random numbers come from.
+    pub(super) seed: u64,
+    pub(super) engine: Engine,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) door: Door,
+    broker: Broker,
+    ports: FaultyPorts,
+}
+
+/// What is between a broker and its ports.
+#[derive(Clone)]
+pub(super) struct FaultyPorts {
+    pub(super) log: FaultyLog,
+    pub(super) objects: FaultyObjectStore,
+}
+
+impl FaultyPorts {
+    pub(super) fn befall(&self, befalls: Befalls) {
+        let (log, objects) = (self.log.control(), self.objects.control());
+        log.set(befalls.log);
+        log.set_oddities(befalls.log_oddities);
+        log.outage(befalls.log_is_out);
+        objects.set(befalls.objects);
+        objects.set_oddities(befalls.object_oddities);
+        objects.outage(befalls.objects_are_out);
+    }
+
+    /// Calls that have yet to land.
+    pub(super) fn late(&self) -> usize {
+        self.log.control().late() + self.objects.control().late()
+    }
+}
+
+impl Running {
+    /// Ends it, as a killed process would.
+    pub(super) fn kill(self) {
+        self.broker.kill();
+    }
+
+    /// Whether it is about to put a snapshot just now.
+    pub(super) fn is_writing_snapshot(&self) -> bool {
+        self.door.state().snapshots > 0
+    }
+
+    /// Stops it for a while, as a process is by a signal; when it goes on, its clock tells it.
+    pub(super) fn doze(&self, on: bool) {
+        self.clock.sleep(on);
+        self.door.change(|door| door.is_stopped = on);
+    }
+}
+
+pub(super) fn host(place: u64) -> String {
+    format!("broker-{place}")
+}
+
+impl World {
+    /// Starts a broker at a place; with the numbers of another, if it is a copy of that.
+    pub(super) async fn start_broker(&self, place: u64, copied: Option<u64>) {
+        let number = {
+            let mut shared = self.lock();
+            shared.started += 1;
+            shared.started
+        };
+        let drawn = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let seed = copied.unwrap_or(drawn);
+        let door = Door::default();
+        let log = FaultyLog::new(Arc::new(self.log.clone()), drawn ^ 2, Default::default());
+        let objects = Arc::new(self.objects.clone());
+        let objects = FaultyObjectStore::new(objects, drawn ^ 1, Default::default());
+        let faulty = FaultyPorts { log, objects };
+        self.lock().ports.push((place, faulty.clone()));
+        self.befall_all();
+        let clock = self.clock(place);
+        let ports = Ports {
+            objects: Arc::new(StoppedStore { inner: faulty.objects.clone(), door: door.clone() }),
+            log: Arc::new(StoppedLog { inner: faulty.log.clone(), door: door.clone() }),
+            clock: Arc::<ManualClock>::clone(&clock),
+            peers: Arc::new(self.peers.way_of(&host(place))),
+        };
+        let (broker, pipes) = loop {
+            let config = Config { memory_bytes: 1 << 20, ..Config::default() };
+            let engine = engine_config(&self.plan, place, seed);
+            let starting = Broker::start_behind_pipes(config, engine, ports.clone());
+            match Box::pin(starting).await {
+                Ok(started) => break started,
+                // Whoever supervises it starts it again.
+                Err(error) => self.say(&format!("broker {number} does not start: {error}")),
+            }
+            sleep(RESTART_INTERVAL).await;
+        };
+        let engine = broker.engine().clone();
+        self.peers.enter(&host(place), PORT, engine.machine.clone());
+        self.net.enter(&host(place), number, pipes, door.clone());
+        let node = engine.machine.node_id();
+        self.say(&format!("broker {number} starts at place {place} as node {node}"));
+        tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
+        tokio::spawn(self.clone().supervise(number, engine.clone()));
+        let ports = faulty;
+        let running = Running { number, place, seed, engine, clock, door, broker, ports };
+        self.lock().brokers.push(running);
+    }
+
+    /// Starts a broker again that says it can't go on, which none may ever have to say here.
+    async fn supervise(self, number: u64, engine: Engine) {
+        let reason = engine.machine.halted().await;
+        if self.lock().may_halt {
+            return self.lock().halts.push(reason.to_string());
+        }
+        let Some(broker) = self.take(number) else { return };
+        self.accuse(format!("broker {number} stops: {reason}"));
+        let place = broker.place;
+        broker.kill();
+        self.spawn_broker(place, None);
+    }
+
+    /// Takes a broker out, so that nobody else does anything with it.
+    pub(super) fn take(&self, number: u64) -> Option<Running> {
+        let broker = {
+            let mut shared = self.lock();
+            let place = shared.brokers.iter().position(|it| it.number == number)?;
+            shared.brokers.remove(place)
+        };
+        self.net.leave(&host(broker.place), number);
+        Some(broker)
+    }
+
+    /// The clock at a place, which outlives the broker there.
+    fn clock(&self, place: u64) -> Arc<ManualClock> {
+        let mut shared = self.lock();
+        let now_ms = self.clock.now_ms();
+        let clock = shared.clocks.entry(place);
+        Arc::clone(clock.or_insert_with(|| Arc::new(ManualClock::new(now_ms))))
+    }
+
+    /// Lets what is wrong just now befall the calls of all brokers.
+    pub(super) fn befall_all(&self) {
+        let shared = self.lock();
+        for (place, ports) in &shared.ports {
+            ports.befall(Befalls::of(shared.conditions.iter(), *place));
+        }
+    }
+}
+
+/// The port of every broker; hosts tell them apart.
+const PORT: u16 = 9092;
+
+fn engine_config(plan: &Plan, place: u64, seed: u64) -> EngineConfig {
+    let life = hasty::life(TICK, UNIT_BYTES);
+    let hasty = hasty::engine(place, seed, plan.snapshot_entries, plan.inline_bytes_max, life);
+    EngineConfig {
+        address: BrokerAddress { host: host(place), port: PORT, ..BrokerAddress::default() },
+        machine: MachineConfig { log_kept: plan.log_kept, ..hasty.machine },
+        writer: WriterConfig { linger_max: plan.linger, ..hasty.writer },
+        ..hasty
+    }
+}
