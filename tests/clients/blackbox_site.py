@@ -122,6 +122,7 @@ class BoxedBroker(CloudBroker):
 
     def down(self, who, in_order=False):
         with self.lock:
+            self.watch()  # what it did until now it did by itself
             self.stopped_by.add(who)
             if self.process.poll() is not None:
                 return
