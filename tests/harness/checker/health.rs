@@ -14,6 +14,9 @@ const SECOND_US: u64 = 1_000_000;
 /// is started without serving.
 const RECOVERY_US: u64 = 30 * SECOND_US;
 
+/// Less often tried, it may fail for reasons of its own.
+const TRIES_MIN: usize = 3;
+
 /// How long after everything healed sends must be as fast as before again.
 const SPEED_US: u64 = 60 * SECOND_US;
 
@@ -69,30 +72,31 @@ fn is_healthy(phase: &Phase) -> bool {
     phase.faults.is_empty()
 }
 
-/// L1: in any 30 s of health, of each kind of operation that was tried, one succeeds.
+/// L1: in any 30 s of health, of each kind of operation that was tried a few times, one succeeds.
 fn check_service(index: &Index, findings: &mut Findings, phases: &[Phase]) {
     // A fault before: what went on undisturbed from the beginning is judged as well.
     for phase in phases.iter().filter(|phase| is_healthy(phase)) {
         let mut from = phase.from.max(index.ops.first().map_or(0, |op| op.began));
         while from + RECOVERY_US < phase.until {
             let until = from + RECOVERY_US;
-            let mut tried: BTreeMap<Kind, (usize, u64)> = BTreeMap::new();
+            // What begins only towards the end has no time.
+            let fair = from + RECOVERY_US / 2;
+            let mut tried: BTreeMap<Kind, (Vec<usize>, usize)> = BTreeMap::new();
             let first = index.ops.partition_point(|op| op.began < from);
             for (at, op) in index.ops.iter().enumerate().skip(first) {
-                if op.began >= until {
+                if op.began >= fair {
                     break;
                 }
-                tried.entry(op.event.f).or_insert((at, 0));
+                tried.entry(op.event.f).or_default().0.push(at);
             }
             for (_, op) in index.ok().filter(|(_, op)| within(op.ended, from, until)) {
-                tried.entry(op.event.f).and_modify(|(_, succeeded)| *succeeded += 1);
+                tried.entry(op.event.f).or_default().1 += 1;
             }
-            for (kind, (at, succeeded)) in tried {
-                // What began only towards the end has had no time.
-                let fair = index.ops[at].began < from + RECOVERY_US / 2;
-                findings.judge(Rule::L1, usize::from(fair));
-                if fair && succeeded == 0 {
-                    findings.blame(Rule::L1, index, &[at], || {
+            for (kind, (tries, succeeded)) in tried {
+                let enough = tries.len() >= TRIES_MIN;
+                findings.judge(Rule::L1, usize::from(enough));
+                if enough && succeeded == 0 {
+                    findings.blame(Rule::L1, index, &tries[..TRIES_MIN], || {
                         format!("no {kind:?} succeeded for 30 s from {from} us on, in health")
                     });
                 }

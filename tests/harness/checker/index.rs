@@ -358,15 +358,21 @@ impl Index {
 
     /// What was seen, what is proven by it, and what must be there.
     fn sight(&mut self) {
+        // Where what was not acknowledged stands: the first place, should there be several.
+        let mut places: Vec<Option<i64>> = vec![None; self.values.len()];
         for op in &self.ops {
             for read in &op.reads {
-                let Some(value) = read.value.map(|value| &mut self.values[value]) else { continue };
+                let Some(at) = read.value else { continue };
+                let value = &mut self.values[at];
                 if value.key == read.key {
-                    value.offset = value.offset.or(Some(read.offset));
+                    places[at] = Some(places[at].unwrap_or(i64::MAX).min(read.offset));
                     value.read = true;
                     value.read_committed |= op.isolation == Isolation::ReadCommitted;
                 }
             }
+        }
+        for (value, place) in self.values.iter_mut().zip(places) {
+            value.offset = value.offset.or(place);
         }
         for op in &self.ops {
             let seen = |sent: &Sent| self.values[sent.value].read_committed;
