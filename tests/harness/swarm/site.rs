@@ -40,7 +40,6 @@ pub(super) struct Running {
     pub(super) clock: Arc<ManualClock>,
     pub(super) door: Door,
     broker: Broker,
-    ports: FaultyPorts,
 }
 
 /// What is between a broker and its ports.
@@ -131,8 +130,7 @@ impl World {
         self.say(&format!("broker {number} starts at place {place} as node {node}"));
         tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
         tokio::spawn(self.clone().supervise(number, engine.clone()));
-        let ports = faulty;
-        let running = Running { number, place, seed, engine, clock, door, broker, ports };
+        let running = Running { number, place, seed, engine, clock, door, broker };
         self.lock().brokers.push(running);
     }
 

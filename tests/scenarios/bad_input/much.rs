@@ -14,7 +14,7 @@ use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, FetchRequest, GroupId, IncrementalAlterConfigsRequest,
+    ApiVersionsRequest, CreateTopicsRequest, GroupId, IncrementalAlterConfigsRequest,
     InitProducerIdRequest, JoinGroupRequest, MetadataRequest, OffsetCommitRequest, TransactionalId,
 };
 use odradek_protocol::compression::pack;
