@@ -345,6 +345,8 @@ fn a_broker_that_stops_answers_what_it_has_read() {
         let (bytes, ids) = pipelined();
         let mut wire = scene.wire().await;
         wire.send(&bytes).await;
+        // Until it has been let in and read from: what is behind the door is nobody's yet.
+        sleep(Duration::from_millis(1)).await;
         let mut silent = scene.wire().await;
         silent.send(&[0, 0, 1, 0, 0]).await;
         let Scene { broker, door, .. } = scene;
