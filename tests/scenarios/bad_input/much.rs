@@ -63,8 +63,8 @@ async fn ten_thousand_topics_in_one_request_are_created() {
     scene.goes_on().await;
 }
 
-/// Metadata of all topics, asked for by several at once. Answering it does not yield: dozens at once
-/// keep timers waiting until the broker takes itself for one that was asleep.
+/// Metadata of all topics, asked for by several at once. Answering it does not yield: dozens keep
+/// timers waiting until the broker takes itself for one that was asleep.
 async fn everybody_asks_for_all_topics(scene: &Scene) {
     let before = resident_bytes();
     let clients: Vec<Client> = join_all((0..8).map(|_| scene.intruder())).await;
