@@ -108,7 +108,10 @@ pub(super) fn each(response: &Response, mut say: impl FnMut(i16)) {
 
 /// A code as Kafka's documentation writes it, such as `NOT_LEADER_OR_FOLLOWER`.
 pub(super) fn name(code: i16) -> String {
-    let Some(error) = ResponseError::try_from_code(code) else { return code.to_string() };
+    let error = match ResponseError::try_from_code(code) {
+        None | Some(ResponseError::Unknown(_)) => return code.to_string(),
+        Some(error) => error,
+    };
     let mut name = String::new();
     for letter in format!("{error:?}").chars().take_while(|it| it.is_ascii_alphanumeric()) {
         if letter.is_ascii_uppercase() && !name.is_empty() {
