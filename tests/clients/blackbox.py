@@ -28,7 +28,7 @@ from blackbox_workers import ACTIVE, HERE, PIPELINE, SINK, SOURCE, Histories, Ke
 from cloud import until
 from servers import BROKER_BIN, REPOSITORY, compile_java, java
 
-CALM = 15  # seconds between the last fault and the last reading
+CALM = 35  # seconds between the last fault and the last reading; 30 are needed to judge how it heals
 CHECKER_BIN = Path(os.environ.get("CHECKER_BIN", REPOSITORY / "target/sim/checker"))
 
 
@@ -54,7 +54,9 @@ class Notes:
 class Run:
     """One run. Its folder keeps all of it."""
 
-    def __init__(self, directory, seed, seconds, kinds, window=30, gap=10, only=(), writes_max=1024, pace=0.05):
+    def __init__(
+        self, directory, seed, seconds, kinds, window=30, gap=10, only=(), writes_max=1024, pace=0.05, calm=CALM
+    ):
         self.directory = Path(directory)
         histories = self.directory / "histories"
         histories.mkdir(parents=True)
@@ -63,7 +65,7 @@ class Run:
         self.histories = Histories(histories)
         self.history = self.new_history(1, client="nemesis")
         self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=only)
-        self.seconds, self.writes_max = seconds, writes_max
+        self.seconds, self.writes_max, self.calm = seconds, writes_max, calm
         self.site = Site(self.directory, seed, self.history, self.notes)
         self.slots = [Slot(number, kind, command(kind, self), self) for number, kind in enumerate(kinds)]
         self.threads = []
@@ -107,7 +109,7 @@ class Run:
         for broker in self.site.brokers:
             broker.wait_ready(60)
         self.wait_progress("after the last fault")
-        time.sleep(CALM)
+        time.sleep(self.calm)
         keeper.finish()
         for watcher in watchers:
             watcher.finish()

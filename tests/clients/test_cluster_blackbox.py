@@ -24,7 +24,7 @@ WORKERS = ["librdkafka", "java", "franz", "pipeline"]
 @pytest.mark.skipif(AGAINST_KAFKA, reason="these are Odradek's stores")
 @pytest.mark.skipif(not shutil.which("go"), reason="there is no Go to build the worker with franz-go")
 def test_what_everybody_was_told_can_be_true(tmp_path):
-    run = Run(tmp_path / "run", SEED, SECONDS, WORKERS, window=25, gap=4, writes_max=256)
+    run = Run(tmp_path / "run", SEED, SECONDS, WORKERS, window=25, gap=4, writes_max=256, calm=10)
     assert run.go() == [], f"seed {SEED}: see {tmp_path}"
 
 
