@@ -216,7 +216,7 @@ async fn a_broker_that_slept_through_a_trim_never_wins_a_trimmed_slot() {
     // Its next append is sent now and arrives a minute later, as from a process that was stopped.
     // However soon it is repeated, nothing else arrives.
     let late = std::iter::once(Fate::Late(Duration::from_secs(60)));
-    first.fates.script(late.chain(std::iter::repeat_n(Fate::Lost, 100)));
+    first.fates.script(late.chain(std::iter::repeat_n(Fate::Lost, 200)));
     let partition = TopicPartition { topic: TOPIC, partition: 0 };
     let batches = vec![(partition, batch(&Bytes::from_static(b"stale"), (-1, -1, -1)))];
     let appending = first.engine.writer.append(batches).await.unwrap();
