@@ -326,6 +326,14 @@ impl Driver {
                 continue;
             }
             let Some(queued) = self.pending.remove(&proposal.id.counter) else { continue };
+            // A machine that was copied while it ran numbers its commands as its original does:
+            // whoever waits for ours must not hear what became of the other's.
+            if proposal.command != queued.command {
+                let copied = "another process runs with this one's random numbers";
+                return Err(
+                    HaltReason(format!("command {} is not ours: {copied}", proposal.id)).into()
+                );
+            }
             if outcome == Outcome::Rejected(Rejection::BrokerFenced(self.incarnation)) {
                 fenced.push(queued);
                 continue;
