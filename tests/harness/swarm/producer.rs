@@ -187,7 +187,9 @@ async fn produce(asker: &mut Asker, host: &str, partition: i32, batch: Bytes) ->
             Code::KafkaStorageError
             | Code::NotLeaderOrFollower
             | Code::UnknownTopicOrPartition
-            | Code::LeaderNotAvailable,
+            | Code::LeaderNotAvailable
+            // Of a broker whose clock is a year behind.
+            | Code::InvalidTimestamp,
         ) => Came::Refused,
         Some(other) => panic!("a producer that does nothing wrong is told: {other:?}"),
     }

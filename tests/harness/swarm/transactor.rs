@@ -329,6 +329,8 @@ impl Transactor {
             | Code::KafkaStorageError
             | Code::NotLeaderOrFollower
             | Code::UnknownTopicOrPartition
+            // Of a broker whose clock is a year behind.
+            | Code::InvalidTimestamp
             | Code::ConcurrentTransactions
             | Code::CoordinatorNotAvailable
             | Code::CoordinatorLoadInProgress
