@@ -147,13 +147,12 @@ class BoxedBroker(CloudBroker):
             if not self.stopped_by and self.is_wanted and self.process.poll() is not None:
                 self.launch()
                 if self.paused_by:
-                    self.excuses.add(SLEPT)
                     self.pause()
 
     def stop_clock(self, who):
         with self.lock:
             self.paused_by.add(who)
-            self.was_paused = True
+            self.excuses.add(SLEPT)
             if self.process.poll() is None:
                 self.pause()
 

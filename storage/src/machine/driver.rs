@@ -330,9 +330,7 @@ impl Driver {
             // whoever waits for ours must not hear what became of the other's.
             if proposal.command != queued.command {
                 let copied = "another process runs with this one's random numbers";
-                return Err(
-                    HaltReason(format!("command {} is not ours: {copied}", proposal.id)).into()
-                );
+                return Err(HaltReason(format!("command {} is not ours: {copied}", proposal.id)));
             }
             if outcome == Outcome::Rejected(Rejection::BrokerFenced(self.incarnation)) {
                 fenced.push(queued);

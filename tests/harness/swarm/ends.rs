@@ -56,8 +56,8 @@ pub fn garbage(seed: u64) -> Vec<String> {
             assert!(written.elapsed() < NOTICED_MAX, "seed {seed}: {:?}", world.lock().halts);
             sleep(POLL).await;
         }
-        let halts = world.lock().halts.clone();
-        halts
+        let shared = world.lock();
+        shared.halts.clone()
     })
 }
 
@@ -79,7 +79,7 @@ pub fn swapped(seed: u64) -> Option<String> {
         let restored = MemoryLog::default();
         // As a table has it that was restored: nothing of what was trimmed, and no floor either.
         for slot in slots.into_iter().take_while(|slot| slot.lsn < snapshot) {
-            let _: Append = restored.append(slot.lsn, slot.bytes).await.unwrap();
+            assert_eq!(restored.append(slot.lsn, slot.bytes).await.unwrap(), Append::Committed);
         }
         let config = EngineConfig {
             address: BrokerAddress { host: "new".to_owned(), ..BrokerAddress::default() },

@@ -3,6 +3,7 @@
 //!
 //! Time is cut into windows. A quarter of them are quiet for everybody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use odradek_storage::object::ObjectStore;
@@ -255,7 +256,7 @@ impl World {
 
     async fn spoil_clock(&self, fault: Fault, random: &mut StdRng) {
         let Some(place) = self.choose(random) else { return };
-        let Some(clock) = self.with_one(place, |it| it.clock.clone()) else { return };
+        let Some(clock) = self.with_one(place, |it| Arc::clone(&it.clock)) else { return };
         let by_ms = match fault {
             Fault::ClockYear => YEAR_MS,
             _ => random.random_range(1..=OFFSET_MS),
@@ -276,7 +277,7 @@ impl World {
 
     async fn strobe(&self, random: &mut StdRng) {
         let Some(place) = self.choose(random) else { return };
-        let Some(clock) = self.with_one(place, |it| it.clock.clone()) else { return };
+        let Some(clock) = self.with_one(place, |it| Arc::clone(&it.clock)) else { return };
         self.say(&format!("the clock at {place} jumps to and fro"));
         for _ in 0..random.random_range(5..60) {
             let by_ms = random.random_range(-OFFSET_MS..=OFFSET_MS);

@@ -195,7 +195,7 @@ async fn a_broker_that_is_slow_has_a_longer_way() {
         let log = FaultyLog::new(Arc::new(MemoryLog::default()), 1, faults.clone());
         log.control().set_oddities(Oddities { slowness, ..Oddities::default() });
         async move {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             log.tail().await.unwrap();
             began.elapsed().as_millis()
         }

@@ -18,6 +18,7 @@ use crate::state::State;
 use crate::state::brokers::INCARNATIONS_REMEMBERED;
 use crate::state::configs::Configs;
 use crate::state::groups::Membership;
+use crate::state::recount::recount;
 use crate::state::topics::Topics;
 use crate::state::transactions::EPOCH_MAX;
 

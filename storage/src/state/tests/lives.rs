@@ -13,6 +13,7 @@ use crate::command::{
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
+use crate::state::recount::recount;
 use crate::state::retention::{RETENTION_MS, Retention};
 
 const ORDERS: TopicPartition = TopicPartition { topic: TopicId(Uuid::from_u128(1)), partition: 0 };

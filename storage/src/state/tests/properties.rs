@@ -19,6 +19,7 @@ use crate::command::{
 use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::segment::{SegmentId, open_block};
+use crate::state::recount::recount;
 use crate::state::{Applied, State};
 
 /// The entries that the steps become, from the first of the log on.

@@ -25,6 +25,7 @@ use super::script_text::{Names, Words};
 use crate::command::{Command, Digest, Entry, EntryHash, Incarnation, Proposal};
 use crate::lsn::Lsn;
 use crate::state::State;
+use crate::state::recount::recount;
 
 #[test]
 fn every_script_comes_out_as_it_says() {
