@@ -1,7 +1,7 @@
 //! Judges histories of real clients: see `odradek_tests::checker`.
 //!
-//! Exits with 1 if a rule is broken that must never be, with 2 if what it was given is no history or
-//! has too little in it to prove anything.
+//! Exits with 1 if a rule is broken that must never be, with 2 if what it was given is no history
+//! or has too little in it to prove anything.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -19,8 +19,8 @@ struct Arguments {
     /// Files of one run, or directories with its *.jsonl files.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// What this program printed with --json for Apache Kafka: torn transactions of the old protocol
-    /// may be as frequent as there.
+    /// What this program printed with --json for Apache Kafka: torn transactions of the old
+    /// protocol may be as frequent as there.
     #[arg(long)]
     tv1_baseline: Option<PathBuf>,
     /// Print JSON instead of text.

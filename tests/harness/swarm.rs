@@ -331,8 +331,8 @@ impl World {
         clients
     }
 
-    /// Looks at all brokers: what they say is stable stays so, and nothing in it is open; where they
-    /// say that a partition ends, it does not end earlier later.
+    /// Looks at all brokers: what they say is stable stays so, and nothing in it is open; where
+    /// they say that a partition ends, it does not end earlier later.
     async fn watch(self) {
         let topics: Vec<TopicId> = self.names().iter().map(|name| self.topic(name)).collect();
         let of = |topic: TopicId| {

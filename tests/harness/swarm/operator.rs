@@ -1,5 +1,5 @@
-//! Operators: they create topics, write to them, delete records and topics, change configs, and look
-//! whether the next broker knows.
+//! Operators: they create topics, write to them, delete records and topics, change configs, and
+//! look whether the next broker knows.
 
 use std::time::Duration;
 

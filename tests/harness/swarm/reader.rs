@@ -119,7 +119,9 @@ pub(super) async fn fetch(
     let told = answer.responses.pop()?.partitions.pop()?;
     match Code::try_from_code(told.error_code) {
         None => {}
-        Some(Code::KafkaStorageError | Code::NotLeaderOrFollower) => return None,
+        Some(Code::KafkaStorageError | Code::NotLeaderOrFollower | Code::OffsetNotAvailable) => {
+            return None;
+        }
         Some(other) => {
             world.accuse(format!("{name}/{partition} at {host} from {from}: {other:?}"));
             return None;

