@@ -31,6 +31,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from callbacks import served
+
 CALL = 15  # seconds that a call may take
 DELIVERY = 12  # seconds that a record is tried for
 FINAL = 200  # seconds that the last reading may take
@@ -120,18 +122,6 @@ def key_of(place):
 def place_of(key, offset=-1001):
     topic, _, partition = key.rpartition("/")
     return TopicPartition(topic, int(partition), offset)
-
-
-def served(call):
-    """Makes a call that serves callbacks. The binding raises a fatal error of librdkafka in the middle of it, and
-    a delivery report that is served after that is taken for the culprit."""
-    try:
-        return call()
-    except SystemError as raised:
-        cause = raised
-        while cause and not isinstance(cause, KafkaException):
-            cause = cause.__cause__
-        raise cause or raised from None
 
 
 class Worker:

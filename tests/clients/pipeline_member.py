@@ -10,6 +10,8 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from callbacks import served
+
 DEBUG = os.environ.get("CHAOS_DEBUG")  # contexts of librdkafka's own log
 PATIENCE = 60  # calls that are to be made again before this is an error
 BATCH = 20
@@ -26,18 +28,6 @@ class Replaced(Exception):
 
 def tell(event, **about):
     print(json.dumps({"event": event, **about}), flush=True)
-
-
-def served(call):
-    """Makes a call that serves callbacks. The binding raises a fatal error of librdkafka in the middle of it, and
-    a delivery report that is served after that is taken for the culprit."""
-    try:
-        return call()
-    except SystemError as raised:
-        cause = raised
-        while cause and not isinstance(cause, KafkaException):
-            cause = cause.__cause__
-        raise cause or raised from None
 
 
 def listen():

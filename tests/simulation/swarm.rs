@@ -1,12 +1,12 @@
 //! The swarm: whole clusters with everything going wrong that the catalogue of faults has.
 //!
-//! `ODRADEK_SEED=17` runs one seed and prints its trace; `ODRADEK_SHRINK=17` looks for the smallest
-//! plan of it that still fails; `ODRADEK_SEEDS=1000` runs so many fresh ones.
+//! `ODRADEK_SHRINK=17` looks for the smallest plan of a seed that still fails; which seeds are run
+//! otherwise, [`odradek_tests::seeds`] says.
 
 use std::time::Duration;
 
+use odradek_tests::seeds::{Asked, asked};
 use odradek_tests::swarm::{Plan, Report, ends, run, shrink};
-use rand::TryRngCore;
 
 /// Seeds that find something which is not understood yet, and what it is. They are left out, and so
 /// are fresh ones if nobody asks for them.
@@ -21,11 +21,6 @@ const FIXED: u64 = 60;
 /// Seeds that are run once and are others the next time.
 const FRESH: usize = 0;
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
 /// Runs a seed, which must break no rule.
 fn judged(seed: u64) -> Report {
     let report = run(Plan::of(seed));
@@ -37,6 +32,14 @@ fn judged(seed: u64) -> Report {
         Plan::of(seed),
     );
     report
+}
+
+/// Runs a seed and prints what happened.
+fn show(seed: u64) {
+    let report = run(Plan::of(seed));
+    report.trace.iter().for_each(|line| println!("{line}"));
+    println!("{:#?}\n{:#?}", Plan::of(seed), report.violations);
+    assert!(report.violations.is_empty());
 }
 
 fn summarise(what: &str, reports: &[Report]) {
@@ -60,7 +63,8 @@ fn summarise(what: &str, reports: &[Report]) {
 
 #[test]
 fn a_swarm_keeps_every_rule_whatever_goes_wrong() {
-    if let Some(seed) = number("ODRADEK_SHRINK") {
+    if let Ok(seed) = std::env::var("ODRADEK_SHRINK") {
+        let seed = seed.parse().expect("ODRADEK_SHRINK is a number");
         let mut attempts = 0;
         let smallest = shrink::shrink(&Plan::of(seed), &mut |plan| {
             attempts += 1;
@@ -71,24 +75,20 @@ fn a_swarm_keeps_every_rule_whatever_goes_wrong() {
         println!("after {attempts} attempts: {smallest:#?}\n{:#?}", report.violations);
         return;
     }
-    if let Some(seed) = number("ODRADEK_SEED") {
-        let report = run(Plan::of(seed));
-        report.trace.iter().for_each(|line| println!("{line}"));
-        println!("{:#?}\n{:#?}", Plan::of(seed), report.violations);
-        assert!(report.violations.is_empty());
-        return;
-    }
+    let fresh = match asked(FRESH) {
+        Asked::One(seed) => return show(seed),
+        Asked::Only(seeds) => return seeds.map(judged).for_each(drop),
+        Asked::Usual(fresh) => fresh,
+    };
     let fixed: Vec<Report> = (0..FIXED).filter(|seed| !KNOWN.contains(seed)).map(judged).collect();
     summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.acknowledged).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.transactions).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.calls).sum::<usize>() > 100);
-    let fresh = number("ODRADEK_SEEDS").map_or(FRESH, |it| usize::try_from(it).unwrap());
-    let mut entropy = rand::rngs::OsRng;
-    let fresh: Vec<Report> = (0..fresh)
-        .map(|_| {
-            let seed = entropy.try_next_u64().expect("entropy");
+    let fresh: Vec<Report> = fresh
+        .into_iter()
+        .map(|seed| {
             println!("fresh seed {seed}");
             judged(seed)
         })
