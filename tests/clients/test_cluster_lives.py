@@ -112,7 +112,9 @@ class Surveyor:
         store, order = self.cluster.place
         bucket, table = store.split("/")[2], order.removeprefix("dynamodb://").split("?")[0]
         root = self.stores.s3.directory / "buckets" / bucket
-        sizes = {path: size_of(path) for path in root.rglob("*") if path.is_file()}
+        # Not by rglob, which fails if a directory is deleted while it is listed.
+        files = (Path(place) / name for place, _, names in os.walk(root) for name in names)
+        sizes = {path: size_of(path) for path in files}
         snapshots = {}
         for path, size in sizes.items():
             if "snapshot" in path.parts:
@@ -122,7 +124,7 @@ class Surveyor:
             {
                 "seconds": round(time.monotonic() - self.began),
                 "acknowledged": sum(life.acknowledged for life in self.lives),
-                "objects": len(self.stores.s3.objects(bucket)),
+                "objects": sum(path.name == "xl.meta" for path in sizes),
                 "object_bytes": sum(sizes.values()),
                 "snapshots": len(snapshots),
                 "snapshot_bytes": max(snapshots.values(), default=0),
