@@ -3,7 +3,8 @@
 //! Planning is one short look at the state and touches no network; fetching reads blocks and never
 //! touches the state. Batches leave as they came, but for the sixteen bytes before their checksum
 //! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights,
-//! ranges) is in [`blocks`]; finding an offset by time is in [`timestamps`].
+//! ranges) is in [`blocks`], who gets into whose way in [`lane`], what is read before it is asked
+//! for in [`ahead`]; finding an offset by time is in [`timestamps`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,25 +19,31 @@ use crate::object::ObjectStore;
 use crate::state::State;
 use crate::state::partition::{AbortedTransaction, Content, Extent, Partition};
 
+mod ahead;
 mod batches;
 mod blocks;
 mod boundaries;
+mod lane;
 mod timestamps;
 
 pub use blocks::Blocks;
 pub use timestamps::TimestampOffset;
 
+use ahead::ReadAhead;
 pub(crate) use batches::{Batches, PlacedBatch};
 pub(crate) use blocks::Located;
 use blocks::{BlockKey, BlockRead, Wanted};
+use lane::Lane;
 
 /// How the reader behaves.
 #[derive(Clone, Debug)]
 pub struct ReaderConfig {
-    /// Bytes of block content that are kept in memory.
+    /// Bytes of block content that are kept in memory, a quarter of them for readers far behind.
     pub cache_bytes_max: u64,
-    /// How many ranges are read from the store at once.
+    /// How many ranges are read from the store at once for those who read at the tail.
     pub gets_inflight_max: usize,
+    /// How many are for those who are far behind it.
+    pub catch_up_gets_inflight_max: usize,
     /// Neighbouring blocks are read together up to this many bytes.
     pub range_bytes_max: u64,
     /// Blocks count as neighbours if no more than this many bytes lie between them.
@@ -52,11 +59,19 @@ impl Default for ReaderConfig {
         Self {
             cache_bytes_max: 256 * 1024 * 1024,
             gets_inflight_max: 32,
+            catch_up_gets_inflight_max: 16,
             range_bytes_max: 8 * 1024 * 1024,
             range_gap_max: 64 * 1024,
             get_attempts_max: 3,
             get_attempt_max: std::time::Duration::from_secs(5),
         }
+    }
+}
+
+impl ReaderConfig {
+    /// How much of `cache_bytes_max` is for readers that are far behind.
+    fn catch_up_bytes_max(&self) -> u64 {
+        self.cache_bytes_max / 4
     }
 }
 
@@ -96,6 +111,10 @@ struct Found {
     limit: Offset,
     /// Aborted transactions with records in the extents; none if they don't matter.
     aborted: Option<Vec<AbortedTransaction>>,
+    /// Whether there is more behind the extents.
+    is_behind: bool,
+    /// What will be asked for next.
+    ahead: Vec<Wanted>,
 }
 
 /// Where a partition begins and ends.
@@ -147,12 +166,15 @@ pub enum FetchError {
 pub struct Reader {
     machine: Machine,
     blocks: Blocks,
+    ahead: Arc<ReadAhead>,
 }
 
 impl Reader {
     /// A reader over this replica and this store.
     pub fn new(machine: Machine, objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
-        Self { machine, blocks: Blocks::new(objects, config) }
+        // Half of what there is for them: the other half is what they were last given.
+        let ahead = Arc::new(ReadAhead::new(config.catch_up_bytes_max() / 2));
+        Self { machine, blocks: Blocks::new(objects, config), ahead }
     }
 
     /// The blocks in memory, for the writer to add to.
@@ -174,7 +196,10 @@ impl Reader {
             let mut left = bytes_max;
             let targets = targets
                 .iter()
-                .map(|target| (*target, find(state, *target, isolation, &mut left)))
+                .map(|target| {
+                    let ahead = self.ahead.window(target.partition, target.offset);
+                    (*target, find(state, *target, isolation, &mut left, ahead))
+                })
                 .collect();
             Plan { targets, bytes_max }
         })
@@ -184,14 +209,25 @@ impl Reader {
     ///
     /// Batches are whole. The first batch of the first partition that has any is given however long
     /// it is, or a consumer would never get past it (KIP-74).
-    pub async fn fetch(&self, plan: Plan) -> Vec<Result<Fetched, FetchError>> {
-        let wanted = plan.wanted();
-        let blocks = self.blocks.load(wanted).await;
+    pub async fn fetch(&self, mut plan: Plan) -> Vec<Result<Fetched, FetchError>> {
+        let opened = self.blocks.open(plan.wanted());
+        for (_, found) in &mut plan.targets {
+            if let Ok(found) = found {
+                self.blocks.read_ahead(std::mem::take(&mut found.ahead));
+            }
+        }
+        let blocks = opened.landed().await;
         let mut budget = Budget { left: plan.bytes_max, first: true };
         plan.targets
             .into_iter()
             .map(|(target, found)| {
-                found.and_then(|found| assemble(target, found, &blocks, &mut budget))
+                let found = found?;
+                let is_behind = found.is_behind;
+                let (fetched, end) = assemble(target, found, &blocks, &mut budget)?;
+                if is_behind && end > target.offset {
+                    self.ahead.advance(target.partition, target.offset, end);
+                }
+                Ok(fetched)
             })
             .collect()
     }
@@ -250,6 +286,7 @@ fn find(
     target: FetchTarget,
     isolation: Isolation,
     left: &mut usize,
+    ahead_bytes: u64,
 ) -> Result<Found, FetchError> {
     let partition =
         state.partition(target.partition).ok_or(FetchError::UnknownPartition(target.partition))?;
@@ -258,26 +295,40 @@ fn find(
         return Err(FetchError::OutOfRange { offset: target.offset, watermarks });
     }
     let limit = watermarks.limit(isolation);
-    let mut extents = Vec::new();
+    let mut extents: Vec<Located> = Vec::new();
     let mut here = target.bytes_max;
-    for extent in partition.extents_from(target.offset).take_while(|it| it.base < limit) {
-        // An extent may go on behind the limit: of one that begins there nothing may be seen.
-        if here == 0 || *left == 0 || target.offset >= limit {
-            break;
-        }
+    let locate = |extent| Located::of(state, target.partition, partition, extent);
+    // An extent may go on behind the limit: of one that begins there nothing may be seen.
+    let visible = partition.extents_from(target.offset).take_while(|it| it.base < limit);
+    let mut rest = visible.filter(|_| target.offset < limit).peekable();
+    while here > 0
+        && *left > 0
+        && let Some(extent) = rest.next()
+    {
         // Of what was merged nothing may be left from the offset on: then the next one is needed.
         let may_be_empty =
             extent.base < target.offset && matches!(extent.content, Content::Merged(_));
         let bytes = if may_be_empty { 0 } else { extent_bytes(extent) };
-        extents.push(Located::of(state, target.partition, partition, extent));
+        extents.push(locate(extent));
         here = here.saturating_sub(bytes);
         *left = left.saturating_sub(bytes);
+    }
+    let is_behind = rest.peek().is_some();
+    let mut ahead = Vec::new();
+    if is_behind {
+        extents = extents.into_iter().map(|it| it.in_lane(Lane::CatchUp)).collect();
+        let mut bytes = 0;
+        let near = rest.take_while(|extent| {
+            bytes += u64::from(extent.bytes());
+            bytes <= ahead_bytes
+        });
+        ahead = near.filter_map(|it| locate(it).in_lane(Lane::CatchUp).wanted).collect();
     }
     let aborted = (isolation == Isolation::ReadCommitted).then(|| {
         let end = extents.last().map_or(target.offset, |it: &Located| it.extent.end());
         partition.aborted_between(target.offset, end).copied().collect()
     });
-    Ok(Found { watermarks, extents, limit, aborted })
+    Ok(Found { watermarks, extents, limit, aborted, is_behind, ahead })
 }
 
 /// How much the response may still grow.
@@ -287,12 +338,13 @@ struct Budget {
     first: bool,
 }
 
+/// The batches, and where the next one is to be asked for.
 fn assemble(
     target: FetchTarget,
     found: Found,
     blocks: &BTreeMap<BlockKey, BlockRead>,
     budget: &mut Budget,
-) -> Result<Fetched, FetchError> {
+) -> Result<(Fetched, Offset), FetchError> {
     let mut parts = Parts::default();
     let mut here = target.bytes_max;
     let mut end = target.offset;
@@ -326,6 +378,7 @@ fn assemble(
             parts.push(batch.patched_head(), batch.bytes);
         }
     }
+    let mut next = end;
     let passed = found.extents.last().map_or(end, |it| it.extent.end().min(found.limit));
     if parts.bytes == 0 && !is_cut_short && passed > end {
         // Compaction has left nothing here, and perhaps a branch ends here (COMPACT-3): without a
@@ -333,11 +386,13 @@ fn assemble(
         let offsets = u32::try_from(passed.0 - end.0).unwrap_or(u32::MAX);
         parts.put(&RecordBatch::empty(end.0, offsets));
         budget.first = false;
+        next = passed;
     }
     let mut aborted = found.aborted;
     aborted.iter_mut().for_each(|aborted| aborted.retain(|it| it.first < end));
     let (records_bytes, records) = (parts.bytes, parts.finish());
-    Ok(Fetched { watermarks: found.watermarks, records, records_bytes, aborted })
+    let fetched = Fetched { watermarks: found.watermarks, records, records_bytes, aborted };
+    Ok((fetched, next))
 }
 
 /// Batches shorter than this are copied: one more part of a response costs more than the copy.

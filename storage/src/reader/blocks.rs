@@ -2,7 +2,8 @@
 //!
 //! However many readers want a block, it is read once: the first opens a flight, the others join
 //! it. Blocks that lie close together in a segment are read by one range. What the writer has just
-//! uploaded is put here by it, so a consumer at the tail costs no read at all.
+//! uploaded is put here by it, so a consumer at the tail costs no read at all. Who is far behind it
+//! has a [`Lane`] of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use xxhash_rust::xxh3::Xxh3Builder;
 
+use super::lane::{Lane, Queue};
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
 use crate::segment::{SegmentId, open_block};
@@ -41,6 +43,7 @@ pub(crate) struct Wanted {
     stored_bytes: u32,
     /// The object, if the state holds it itself.
     inline: Option<Bytes>,
+    lane: Lane,
 }
 
 /// An extent, with the block that it lies in.
@@ -65,8 +68,17 @@ impl Located {
             owner: partition.owner(own, extent.base),
             stored_bytes: location.stored_bytes,
             inline: state.segments().inline(location.segment).cloned(),
+            lane: Lane::Tail,
         });
         Self { extent: *extent, wanted }
+    }
+
+    /// The same for one who reads in this lane.
+    pub(super) fn in_lane(mut self, lane: Lane) -> Self {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.lane = lane;
+        }
+        self
     }
 
     /// Unpacks the block from the whole object.
@@ -82,6 +94,13 @@ pub(crate) type BlockRead = Result<Bytes, String>;
 /// Several blocks of one segment, read by one range.
 type Flight = Shared<BoxFuture<'static, Arc<BTreeMap<BlockKey, BlockRead>>>>;
 
+/// Blocks of which some are there and others on their way.
+#[must_use]
+pub(super) struct Opened {
+    loaded: BTreeMap<BlockKey, BlockRead>,
+    flights: Vec<Flight>,
+}
+
 /// The blocks of the cluster, as this broker sees them. Cheap to clone.
 #[derive(Clone)]
 pub struct Blocks {
@@ -91,9 +110,13 @@ pub struct Blocks {
 struct Inner {
     objects: Arc<dyn ObjectStore>,
     config: ReaderConfig,
+    /// What is read at the tail.
     cache: Cache<BlockKey, Bytes, ByBytes, Xxh3Builder>,
+    /// What is read by those who catch up.
+    queue: Queue,
     flights: Mutex<BTreeMap<BlockKey, Flight>>,
     gets: Semaphore,
+    catch_up_gets: Semaphore,
 }
 
 #[derive(Clone)]
@@ -126,20 +149,28 @@ pub(super) fn content<'a>(
 
 impl Blocks {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
-        let items = usize::try_from(config.cache_bytes_max / (64 * 1024)).unwrap_or(usize::MAX);
+        let cache_bytes = config.cache_bytes_max - config.catch_up_bytes_max();
+        let items = usize::try_from(cache_bytes / (64 * 1024)).unwrap_or(usize::MAX);
         // A fixed number of shards and a fixed hash: what is evicted when must not differ between
         // two runs of a simulation.
         let options = OptionsBuilder::new()
             .estimated_items_capacity(items.max(64))
-            .weight_capacity(config.cache_bytes_max)
+            .weight_capacity(cache_bytes)
             .shards(1)
             .build()
             .expect("capacities are given");
         let cache =
             Cache::with_options(options, ByBytes, Xxh3Builder::new(), DefaultLifecycle::default());
-        let gets = Semaphore::new(config.gets_inflight_max);
-        let flights = Mutex::default();
-        Self { inner: Arc::new(Inner { objects, config, cache, flights, gets }) }
+        let inner = Inner {
+            objects,
+            cache,
+            queue: Queue::new(config.catch_up_bytes_max()),
+            flights: Mutex::default(),
+            gets: Semaphore::new(config.gets_inflight_max),
+            catch_up_gets: Semaphore::new(config.catch_up_gets_inflight_max),
+            config,
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Keeps the content of a block in mind.
@@ -148,11 +179,16 @@ impl Blocks {
     }
 
     /// Reads the blocks, each once.
-    pub(crate) async fn load(&self, mut wanted: Vec<Wanted>) -> BTreeMap<BlockKey, BlockRead> {
+    pub(crate) async fn load(&self, wanted: Vec<Wanted>) -> BTreeMap<BlockKey, BlockRead> {
+        self.open(wanted).landed().await
+    }
+
+    /// Begins to read the blocks, each once.
+    pub(super) fn open(&self, mut wanted: Vec<Wanted>) -> Opened {
         let mut loaded = BTreeMap::new();
         wanted.sort_by_key(|block| block.key);
         wanted.dedup_by_key(|block| block.key);
-        wanted.retain(|block| match self.inner.cache.get(&block.key) {
+        wanted.retain(|block| match self.inner.in_memory(&block.key) {
             Some(content) => {
                 loaded.insert(block.key, Ok(content));
                 false
@@ -168,15 +204,30 @@ impl Blocks {
                 None => true,
             },
         });
-        if wanted.is_empty() {
-            return loaded;
+        let flights = if wanted.is_empty() { Vec::new() } else { self.board(&wanted) };
+        Opened { loaded, flights }
+    }
+
+    /// Begins to read what will be wanted soon, unless most of it is there or on its way: many small
+    /// reads cost more than few large ones.
+    pub(super) fn read_ahead(&self, mut wanted: Vec<Wanted>) {
+        let count = |wanted: &[Wanted]| -> u64 {
+            wanted.iter().map(|block| u64::from(block.stored_bytes)).sum()
+        };
+        let all = count(&wanted);
+        {
+            let flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            wanted.retain(|block| {
+                block.inline.is_none()
+                    && !flights.contains_key(&block.key)
+                    && self.inner.in_memory(&block.key).is_none()
+            });
         }
-        let flights = self.board(&wanted);
-        for landed in join_all(flights).await {
-            let blocks = landed.iter().map(|(key, read)| (*key, read.clone()));
-            loaded.extend(blocks);
+        if !wanted.is_empty() && count(&wanted) * 2 >= all {
+            wanted.sort_by_key(|block| block.key);
+            wanted.dedup_by_key(|block| block.key);
+            self.board(&wanted);
         }
-        loaded
     }
 
     /// Joins the flights that carry these blocks, and opens new ones for the rest.
@@ -208,7 +259,10 @@ impl Blocks {
             let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
             for block in &group {
                 if let Some(Ok(content)) = blocks.get(&block.key) {
-                    inner.cache.insert(block.key, content.clone());
+                    match block.lane {
+                        Lane::Tail => inner.cache.insert(block.key, content.clone()),
+                        Lane::CatchUp => inner.queue.insert(block.key, content.clone()),
+                    }
                 }
                 flights.remove(&block.key);
             }
@@ -222,7 +276,23 @@ impl Blocks {
     }
 }
 
+impl Opened {
+    /// The blocks, when all of them are there.
+    pub(super) async fn landed(self) -> BTreeMap<BlockKey, BlockRead> {
+        let mut loaded = self.loaded;
+        for landed in join_all(self.flights).await {
+            let blocks = landed.iter().map(|(key, read)| (*key, read.clone()));
+            loaded.extend(blocks);
+        }
+        loaded
+    }
+}
+
 impl Inner {
+    fn in_memory(&self, key: &BlockKey) -> Option<Bytes> {
+        self.cache.get(key).or_else(|| self.queue.get(key))
+    }
+
     /// Groups blocks, which are in order, into ranges.
     fn group(&self, wanted: &[Wanted]) -> Vec<Vec<Wanted>> {
         let mut groups: Vec<Vec<Wanted>> = Vec::new();
@@ -232,6 +302,7 @@ impl Inner {
                 .and_then(|group| group.first().zip(group.last()))
                 .is_some_and(|(first, last)| {
                     first.key.segment == block.key.segment
+                        && first.lane == block.lane
                         && block.key.position
                             <= last.end().saturating_add(self.config.range_gap_max)
                         && block.end() - first.key.position <= self.config.range_bytes_max
@@ -252,7 +323,7 @@ impl Inner {
         let range = first.key.position..last.end();
         let mut failure = None;
         for _ in 0..self.config.get_attempts_max {
-            let read = self.get(segment, range.clone()).await;
+            let read = self.get(segment, range.clone(), first.lane).await;
             let blocks = read.map(|bytes| open(group, range.start, &bytes));
             match blocks {
                 Ok(blocks) if blocks.values().all(Result::is_ok) => return blocks,
@@ -274,8 +345,17 @@ impl Inner {
         failure
     }
 
-    async fn get(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes, String> {
-        let Ok(_permit) = self.gets.acquire().await else {
+    async fn get(
+        &self,
+        segment: SegmentId,
+        range: Range<u64>,
+        lane: Lane,
+    ) -> Result<Bytes, String> {
+        let gets = match lane {
+            Lane::Tail => &self.gets,
+            Lane::CatchUp => &self.catch_up_gets,
+        };
+        let Ok(_permit) = gets.acquire().await else {
             return Err("the reader is gone".to_owned());
         };
         let key = segment.key();

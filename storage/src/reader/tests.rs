@@ -25,6 +25,7 @@ use crate::segment::SegmentId;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::state::tests::chain::create_topic;
 
+mod lanes;
 mod life;
 mod transactions;
 

@@ -12,6 +12,7 @@ use odradek_protocol::id::{Offset, TopicPartition};
 
 use super::batches::{Batches, PlacedBatch, Unreadable};
 use super::blocks::Located;
+use super::lane::Lane;
 use super::{FetchError, Isolation, Reader, Watermarks};
 use crate::state::partition::{Extent, Partition};
 
@@ -128,7 +129,10 @@ impl Reader {
             let found =
                 state.kept_partition(partition).ok_or(FetchError::UnknownPartition(partition))?;
             let visible = found.log_start..Watermarks::of(found).limit(isolation);
-            Ok(find(found, visible, &|extent| Located::of(state, partition, found, extent)))
+            let locate = |extent: &Extent| {
+                Located::of(state, partition, found, extent).in_lane(Lane::CatchUp)
+            };
+            Ok(find(found, visible, &locate))
         })
     }
 
