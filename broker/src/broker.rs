@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::Config;
 use crate::context::Context;
 use crate::entrance::{Entrance, Pipes};
+use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::group_settings;
 use crate::handlers::init_producer_id::ProducerIdBlock;
@@ -170,6 +171,7 @@ impl Broker {
             metrics: Metrics::default(),
             nonsense: Throttle::default(),
             producer_ids: ProducerIdBlock::default(),
+            fetch_sessions: FetchSessions::default(),
         });
         let server = Server::start(listeners, Arc::clone(&context));
         let watching = vec![

@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::context::Context;
 use crate::dispatch::{self, Reply};
+use crate::fetch_session::SessionSlot;
 use crate::memory::Share;
 use crate::session::Session;
 use crate::switch::Switch;
@@ -108,7 +109,8 @@ pub(crate) async fn serve(
 ) {
     let (replies, queue) = mpsc::channel(REPLIES_MAX);
     let peer = client.peer;
-    let reader = Reader { read, client, context: Arc::clone(&context), replies, stop };
+    let fetches = SessionSlot::default();
+    let reader = Reader { read, client, fetches, context: Arc::clone(&context), replies, stop };
     let end = {
         let reading = reader.run();
         let writing = write_replies(write, queue, Arc::clone(&context));
@@ -133,6 +135,7 @@ pub(crate) async fn serve(
 struct Reader<R> {
     read: R,
     client: Client,
+    fetches: SessionSlot,
     context: Arc<Context>,
     replies: mpsc::Sender<Queued>,
     stop: Switch,
@@ -164,7 +167,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let header = read_header(&mut body)?;
         let request = Request::decode(&header, body)?;
         let Client { peer, listener_zone } = self.client.clone();
-        let session = Session::new(peer, &header.client_id, listener_zone);
+        let mut session = Session::new(peer, &header.client_id, listener_zone);
+        session.fetches = self.fetches.clone();
         let reply = dispatch::begin(&self.context, session, header.version, request).await;
         let reply = match reply {
             Reply::None => {

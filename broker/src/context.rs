@@ -10,6 +10,7 @@ use odradek_storage::machine::Machine;
 
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
+use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::handlers::init_producer_id::ProducerIdBlock;
 use crate::memory::MemoryBudget;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) nonsense: Throttle,
     /// The consumer groups it coordinates.
     pub(crate) groups: GroupCoordinator,
+    /// What consumers have said that they read.
+    pub(crate) fetch_sessions: FetchSessions,
     /// What it does for transactions.
     pub(crate) transactions: TransactionCoordinator,
     /// Producer ids that are this broker's to give out.

@@ -21,6 +21,7 @@ mod dispatch;
 pub mod doors;
 mod entrance;
 mod error;
+mod fetch_session;
 pub mod group;
 mod group_configs;
 mod group_settings;

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::fetch_session::SessionSlot;
+
 /// Keys under which a client id can name the client's zone: ours, and those that users of other
 /// brokers of this kind have in their configurations already.
 const ZONE_KEYS: [&str; 6] =
@@ -21,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) listener_zone: Option<String>,
     /// Its availability zone, if it says or its listener does.
     pub(crate) zone: Option<String>,
+    /// Where its connection keeps a fetch session.
+    pub(crate) fetches: SessionSlot,
 }
 
 impl Session {
@@ -29,7 +33,7 @@ impl Session {
         format!("/{}", self.peer.ip())
     }
 
-    /// The session of a request with this client id.
+    /// The session of a request with this client id, the first of its connection.
     pub(crate) fn new(peer: SocketAddr, client_id: &str, listener_zone: Option<String>) -> Self {
         let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
         Self {
@@ -37,6 +41,7 @@ impl Session {
             client_id: client_id.chars().filter(printable).take(LOGGED_CHARS_MAX).collect(),
             zone: zone_of(client_id).or_else(|| listener_zone.clone()),
             listener_zone,
+            fetches: SessionSlot::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod admin;
 mod admin_tools;
 mod bad_input;
 mod delete_records;
+mod fetch_sessions;
 mod membership;
 mod produce_fetch;
 mod restart;

@@ -1,19 +1,18 @@
 //! Fetch: records from an offset on.
 //!
-//! Sessionless (session id 0), which every client takes as long as a response has exactly the
-//! partitions that were asked for. Where there is nothing to read, the fetch waits for something to
-//! be applied. "There is no such offset" and "there is no such topic" are said only after following
-//! the log to its tail: another broker may have acknowledged them, and a client that is told so
-//! resets its position.
+//! Outside a session a response has exactly the partitions that were asked for, in one those that
+//! have changed (see [`fetch_session`](crate::fetch_session)). Where there is nothing to read, the
+//! fetch waits for something to be applied. "There is no such offset" and "there is no such topic"
+//! are said only after following the log to its tail: another broker may have acknowledged them, and
+//! a client that is told so resets its position.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odradek_protocol::ResponseError;
-use odradek_protocol::fetch_response::{FetchResponse, FetchedPartition, FetchedTopic};
+use odradek_protocol::fetch_response::{FetchResponse, FetchedPartition};
 use odradek_protocol::id::{NodeId, Offset, TopicId, TopicPartition};
 use odradek_protocol::messages::FetchRequest;
-use odradek_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use odradek_storage::reader::{FetchError, FetchTarget, Fetched, Isolation};
 use odradek_storage::state::State;
 use tokio::time::{Instant, sleep_until};
@@ -21,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::context::Context;
 use crate::directory;
 use crate::error;
+use crate::fetch_session::Asked;
 use crate::leadership;
 use crate::session::Session;
 
@@ -39,9 +39,31 @@ pub(crate) async fn handle(
     version: i16,
     request: FetchRequest,
 ) -> FetchResponse {
-    if let Some(code) = refuse(&request) {
-        return FetchResponse { error_code: code.code(), ..FetchResponse::default() };
-    }
+    let begun = match is_replica(&request) {
+        true => Err(ResponseError::InvalidRequest),
+        false => {
+            let sessions = &context.fetch_sessions;
+            sessions.begin(&session.fetches, version >= BY_ID, &request)
+        }
+    };
+    let fetching = match begun {
+        Ok(fetching) => fetching,
+        Err(code) => return FetchResponse { error_code: code.code(), ..FetchResponse::default() },
+    };
+    let session_id = fetching.session_id;
+    let answers = answers(context, session, version, &request, &fetching.asked).await;
+    let topics = fetching.told(&session.fetches, answers);
+    FetchResponse { session_id, topics, ..FetchResponse::default() }
+}
+
+/// An answer for each partition that is asked for, as soon as there are records enough.
+async fn answers(
+    context: &Context,
+    session: &Session,
+    version: i16,
+    request: &FetchRequest,
+    asked: &[Asked],
+) -> Vec<FetchedPartition> {
     let number = |value: i32| usize::try_from(value).unwrap_or(0);
     let bytes_max = number(request.max_bytes).min(RESPONSE_BYTES_MAX);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
@@ -51,15 +73,14 @@ pub(crate) async fn handle(
         _ => Isolation::ReadCommitted,
     };
     let mut at_tail = Ok(false);
-    let nearer = nearer(context, session, version, &request);
+    let nearer = nearer(context, session, request.rack_id.as_str(), version, asked);
     let fetched = loop {
         if context.is_leaving() {
-            return everywhere(request.topics, |asked| {
-                let code = ResponseError::NotLeaderOrFollower.code();
-                FetchedPartition::failed(asked.partition, code)
-            });
+            let code = ResponseError::NotLeaderOrFollower.code();
+            let failed = |asked: &Asked| FetchedPartition::failed(asked.partition, code);
+            return asked.iter().map(failed).collect();
         }
-        let targets = context.machine().read(|state| targets(state, version, &request.topics));
+        let targets = context.machine().read(|state| targets(state, version, asked));
         // Before the look, so that nothing is missed between the two.
         let mut watch = context.machine().watch(targets.iter().map(|target| target.partition));
         let plan = context.engine.reader.plan(&targets, bytes_max, isolation);
@@ -82,9 +103,13 @@ pub(crate) async fn handle(
             () = sleep_until(deadline) => {}
         }
     };
-    let mut response = answer(version, request.topics, fetched, at_tail.is_err());
-    send_nearer(&mut response, nearer);
-    response
+    let answer = |(asked, fetched): (&Asked, _)| match fetched {
+        Ok(found) => show(asked.partition, found),
+        Err(failure) => fail(version, asked.partition, &failure, at_tail.is_err()),
+    };
+    let mut answers: Vec<_> = asked.iter().zip(fetched).map(answer).collect();
+    send_nearer(&mut answers, nearer);
+    answers
 }
 
 /// The brokers that a consumer with a rack should rather read some of the partitions from, by place
@@ -92,17 +117,17 @@ pub(crate) async fn handle(
 fn nearer(
     context: &Context,
     session: &Session,
+    rack: &str,
     version: i16,
-    request: &FetchRequest,
+    asked: &[Asked],
 ) -> BTreeMap<usize, NodeId> {
-    let rack = request.rack_id.as_str();
     if rack.is_empty() || context.address.zone.as_deref() == Some(rack) {
         return BTreeMap::new();
     }
     let this = context.node_id();
     context.machine().read(|state| {
         let brokers = directory::listed(state, session);
-        let targets = targets(state, version, &request.topics).into_iter().enumerate();
+        let targets = targets(state, version, asked).into_iter().enumerate();
         let near = targets.filter_map(|(place, target)| {
             let node = leadership::nearer(&brokers, target.partition, rack, this)?;
             Some((place, node))
@@ -112,88 +137,44 @@ fn nearer(
 }
 
 /// Replaces records by the name of the broker that is nearer.
-fn send_nearer(response: &mut FetchResponse, nearer: BTreeMap<usize, NodeId>) {
-    let mut partitions: Vec<&mut FetchedPartition> =
-        response.topics.iter_mut().flat_map(|topic| &mut topic.partitions).collect();
+fn send_nearer(answers: &mut [FetchedPartition], nearer: BTreeMap<usize, NodeId>) {
     for (place, node) in nearer {
-        if let Some(partition) = partitions.get_mut(place).filter(|it| it.error_code == 0) {
+        if let Some(partition) = answers.get_mut(place).filter(|it| it.error_code == 0) {
             partition.preferred_read_replica = node.0;
             partition.records.clear();
         }
     }
 }
 
-/// The same answer for every partition.
-fn everywhere(
-    topics: Vec<FetchTopic>,
-    answer: impl Fn(&FetchPartition) -> FetchedPartition,
-) -> FetchResponse {
-    let topics = topics.into_iter().map(|topic| FetchedTopic {
-        name: topic.topic.as_str().to_owned(),
-        id: topic.topic_id,
-        partitions: topic.partitions.iter().map(&answer).collect(),
-    });
-    FetchResponse { topics: topics.collect(), ..FetchResponse::default() }
-}
-
-fn refuse(request: &FetchRequest) -> Option<ResponseError> {
-    // Followers replicate; nobody does that here. A forged one must not get ahead of consumers.
-    let replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
-    if replica {
-        return Some(ResponseError::InvalidRequest);
-    }
-    // A session that this broker never gave out. With epoch 0 or -1 the request is whole anyway.
-    let in_session = request.session_id != 0 && request.session_epoch > 0;
-    in_session.then_some(ResponseError::FetchSessionIdNotFound)
+/// Whether it comes from a follower. They replicate, and nobody does that here: a forged one must
+/// not get ahead of consumers.
+fn is_replica(request: &FetchRequest) -> bool {
+    request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0
 }
 
 /// What is to be read. A topic that is not known gets an id that no topic has.
-fn targets(state: &State, version: i16, topics: &[FetchTopic]) -> Vec<FetchTarget> {
-    let id_of = |topic: &FetchTopic| match version {
-        BY_ID.. => TopicId(topic.topic_id),
-        _ => state.topic_by_name(topic.topic.as_str()).map_or(TopicId::NIL, |it| it.id),
+fn targets(state: &State, version: i16, asked: &[Asked]) -> Vec<FetchTarget> {
+    let id_of = |asked: &Asked| match version {
+        BY_ID.. => TopicId(asked.topic.id),
+        _ => state.topic_by_name(&asked.topic.name).map_or(TopicId::NIL, |it| it.id),
     };
-    let of_topic = |topic: &FetchTopic| {
-        let id = id_of(topic);
-        let target = move |asked: &FetchPartition| FetchTarget {
-            partition: TopicPartition { topic: id, partition: asked.partition },
-            offset: Offset(asked.fetch_offset),
-            bytes_max: usize::try_from(asked.partition_max_bytes).unwrap_or(0),
-        };
-        topic.partitions.iter().map(target).collect::<Vec<_>>()
+    let target = |asked: &Asked| FetchTarget {
+        partition: TopicPartition { topic: id_of(asked), partition: asked.partition },
+        offset: Offset(asked.offset),
+        bytes_max: usize::try_from(asked.bytes_max).unwrap_or(0),
     };
-    topics.iter().flat_map(of_topic).collect()
+    asked.iter().map(target).collect()
 }
 
-fn answer(
-    version: i16,
-    topics: Vec<FetchTopic>,
-    fetched: Vec<Result<Fetched, FetchError>>,
-    out_of_reach: bool,
-) -> FetchResponse {
-    let mut fetched = fetched.into_iter();
-    let topics = topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|asked| match fetched.next() {
-            Some(Ok(found)) => show(asked.partition, found),
-            Some(Err(failure)) => {
-                let code = code_of(version, &failure, out_of_reach);
-                let mut failed = FetchedPartition::failed(asked.partition, code.code());
-                if let FetchError::OutOfRange { watermarks, .. } = failure {
-                    failed.high_watermark = watermarks.high_watermark.0;
-                    failed.last_stable_offset = watermarks.last_stable_offset.0;
-                    failed.log_start_offset = watermarks.log_start.0;
-                }
-                failed
-            }
-            None => {
-                let code = ResponseError::UnknownServerError.code();
-                FetchedPartition::failed(asked.partition, code)
-            }
-        });
-        let partitions = partitions.collect();
-        FetchedTopic { name: topic.topic.as_str().to_owned(), id: topic.topic_id, partitions }
-    });
-    FetchResponse { topics: topics.collect(), ..FetchResponse::default() }
+fn fail(version: i16, index: i32, failure: &FetchError, out_of_reach: bool) -> FetchedPartition {
+    let code = code_of(version, failure, out_of_reach);
+    let mut failed = FetchedPartition::failed(index, code.code());
+    if let FetchError::OutOfRange { watermarks, .. } = failure {
+        failed.high_watermark = watermarks.high_watermark.0;
+        failed.last_stable_offset = watermarks.last_stable_offset.0;
+        failed.log_start_offset = watermarks.log_start.0;
+    }
+    failed
 }
 
 fn code_of(version: i16, failure: &FetchError, out_of_reach: bool) -> ResponseError {
