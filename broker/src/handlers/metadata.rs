@@ -14,6 +14,7 @@ use odradek_protocol::messages::metadata_response::{
 use odradek_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use odradek_storage::state::State;
 use odradek_storage::state::topics::Topic;
+use tokio::task::yield_now;
 use uuid::Uuid;
 
 use crate::cluster::cluster_id;
@@ -30,18 +31,14 @@ pub(crate) async fn handle(
     version: i16,
     request: MetadataRequest,
 ) -> MetadataResponse {
+    let look = Look { zone: session.zone.as_deref(), version };
     let mut topics = match request.topics {
         // Version 0 has no null: there, an empty list means all.
-        None => all(context, session, version),
-        Some(topics) if topics.is_empty() && version == 0 => all(context, session, version),
+        None => all(context, session, look).await,
+        Some(topics) if topics.is_empty() && version == 0 => all(context, session, look).await,
         Some(topics) => {
-            let mut found = Vec::with_capacity(topics.len());
-            for topic in topics {
-                found.push(
-                    one(context, session, version, topic, request.allow_auto_topic_creation).await,
-                );
-            }
-            found
+            let may_create = request.allow_auto_topic_creation;
+            named(context, session, look, topics, may_create).await
         }
     };
     let (brokers, cluster_id) =
@@ -68,44 +65,82 @@ fn broker(Listed { node, endpoint, zone }: Listed) -> MetadataResponseBroker {
         .with_rack(zone.map(Into::into))
 }
 
-fn all(context: &Context, session: &Session, version: i16) -> Vec<MetadataResponseTopic> {
-    context.machine().read(|state| {
-        let brokers = directory::listed(state, session);
-        let zone = session.zone.as_deref();
-        state.topics().map(|topic| describe(&brokers, topic, zone, version)).collect()
-    })
+/// How a client sees topics.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    zone: Option<&'a str>,
+    version: i16,
 }
 
+/// Topics that are described at once. Everybody else's turn comes after so many.
+const TOPICS_AT_ONCE: usize = 500;
+
+async fn all(context: &Context, session: &Session, look: Look<'_>) -> Vec<MetadataResponseTopic> {
+    let ids: Vec<TopicId> =
+        context.machine().read(|state| state.topics().map(|topic| topic.id).collect());
+    let mut all = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(TOPICS_AT_ONCE) {
+        context.machine().read(|state| {
+            let brokers = directory::listed(state, session);
+            let topics = ids.iter().filter_map(|id| state.topic(*id));
+            all.extend(topics.map(|topic| look.describe(&brokers, topic)));
+        });
+        yield_now().await;
+    }
+    all
+}
+
+/// The topics that a client asks for, in its order.
+async fn named(
+    context: &Context,
+    session: &Session,
+    look: Look<'_>,
+    asked: Vec<MetadataRequestTopic>,
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut found = Vec::with_capacity(asked.len());
+    for asked in asked.chunks(TOPICS_AT_ONCE) {
+        let known: Vec<_> = context.machine().read(|state| {
+            let brokers = directory::listed(state, session);
+            asked.iter().map(|asked| look.find(state, &brokers, asked)).collect()
+        });
+        for (asked, known) in asked.iter().zip(known) {
+            found.push(match known {
+                Some(topic) => topic,
+                None => one(context, session, look, asked, may_create).await,
+            });
+        }
+        yield_now().await;
+    }
+    found
+}
+
+/// A topic that this broker does not know, or not yet.
 async fn one(
     context: &Context,
     session: &Session,
-    version: i16,
-    asked: MetadataRequestTopic,
+    look: Look<'_>,
+    asked: &MetadataRequestTopic,
     may_create: bool,
 ) -> MetadataResponseTopic {
-    let MetadataRequestTopic { name, topic_id, .. } = asked;
-    // Java's admin client sends an empty name along with an id.
-    let name = name.filter(|_| topic_id.is_nil());
-    let Some(name) = name else { return by_id(context, session, version, topic_id).await };
+    let find = |state: &State| look.find(state, &directory::listed(state, session), asked);
+    let Some(name) = name_of(asked) else {
+        return by_id(context, look.version, asked.topic_id, find).await;
+    };
     let failed = |code: ResponseError| {
         MetadataResponseTopic::default().with_error_code(code.code()).with_name(Some(name.clone()))
     };
     if !topics::is_legal_name(name.as_str()) {
         return failed(ResponseError::InvalidTopicException);
     }
-    let look = |state: &State| {
-        let topic = state.topic_by_name(name.as_str())?;
-        let brokers = directory::listed(state, session);
-        Some(describe(&brokers, topic, session.zone.as_deref(), version))
-    };
-    match look_twice(context.machine(), look).await {
+    match look_twice(context.machine(), find).await {
         Ok(Some(topic)) => return topic,
         Ok(None) => {}
         Err(_) => return failed(ResponseError::LeaderNotAvailable),
     }
     let configs = context.broker_configs();
     // Before version 4 a client could not say that it did not want this.
-    if !configs.auto_create_topics || (version >= 4 && !may_create) {
+    if !configs.auto_create_topics || (look.version >= 4 && !may_create) {
         return failed(ResponseError::UnknownTopicOrPartition);
     }
     let mut new = NewTopic {
@@ -121,21 +156,16 @@ async fn one(
         Err(refusal) if refusal.code == ResponseError::TopicAlreadyExists => {}
         Err(refusal) => return failed(refusal.code),
     }
-    context.machine().read(look).unwrap_or_else(|| failed(ResponseError::LeaderNotAvailable))
+    context.machine().read(find).unwrap_or_else(|| failed(ResponseError::LeaderNotAvailable))
 }
 
 async fn by_id(
     context: &Context,
-    session: &Session,
     version: i16,
     id: Uuid,
+    find: impl Fn(&State) -> Option<MetadataResponseTopic>,
 ) -> MetadataResponseTopic {
-    let look = |state: &State| {
-        let topic = state.topic(TopicId(id))?;
-        let brokers = directory::listed(state, session);
-        Some(describe(&brokers, topic, session.zone.as_deref(), version))
-    };
-    let code = match look_twice(context.machine(), look).await {
+    let code = match look_twice(context.machine(), find).await {
         Ok(Some(topic)) => return topic,
         Ok(None) => ResponseError::UnknownTopicId,
         Err(_) => ResponseError::LeaderNotAvailable,
@@ -145,24 +175,39 @@ async fn by_id(
     failed.with_name((version < 12).then(TopicName::default))
 }
 
-fn describe(
-    brokers: &[Listed],
-    topic: &Topic,
-    zone: Option<&str>,
-    version: i16,
-) -> MetadataResponseTopic {
-    let partition = |index: usize| {
-        let index = i32::try_from(index).unwrap_or(i32::MAX);
-        let nodes = leadership::named(brokers, topic, index, zone);
-        let described = MetadataResponsePartition::default()
-            .with_partition_index(index)
-            .with_leader_id(nodes.first().copied().unwrap_or(BrokerId(-1)))
-            .with_replica_nodes(nodes.clone())
-            .with_isr_nodes(nodes);
-        if version >= 7 { described.with_leader_epoch(0) } else { described }
-    };
-    let described = MetadataResponseTopic::default()
-        .with_name(Some(TopicName(topic.name.clone().into())))
-        .with_partitions((0..topic.partitions.len()).map(partition).collect());
-    if version >= 10 { described.with_topic_id(topic.id.0) } else { described }
+/// The name of a topic that is asked for by name. Java's admin client sends an empty one with an id.
+fn name_of(asked: &MetadataRequestTopic) -> Option<&TopicName> {
+    asked.name.as_ref().filter(|_| asked.topic_id.is_nil())
+}
+
+impl Look<'_> {
+    fn find(
+        self,
+        state: &State,
+        brokers: &[Listed],
+        asked: &MetadataRequestTopic,
+    ) -> Option<MetadataResponseTopic> {
+        let topic = match name_of(asked) {
+            Some(name) => state.topic_by_name(name.as_str()),
+            None => state.topic(TopicId(asked.topic_id)),
+        };
+        topic.map(|topic| self.describe(brokers, topic))
+    }
+
+    fn describe(self, brokers: &[Listed], topic: &Topic) -> MetadataResponseTopic {
+        let partition = |index: usize| {
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            let nodes = leadership::named(brokers, topic, index, self.zone);
+            let described = MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(nodes.first().copied().unwrap_or(BrokerId(-1)))
+                .with_replica_nodes(nodes.clone())
+                .with_isr_nodes(nodes);
+            if self.version >= 7 { described.with_leader_epoch(0) } else { described }
+        };
+        let described = MetadataResponseTopic::default()
+            .with_name(Some(TopicName(topic.name.clone().into())))
+            .with_partitions((0..topic.partitions.len()).map(partition).collect());
+        if self.version >= 10 { described.with_topic_id(topic.id.0) } else { described }
+    }
 }
