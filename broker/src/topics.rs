@@ -89,6 +89,21 @@ pub(crate) fn has_partition(state: &State, topic: &str, partition: PartitionInde
     usize::try_from(partition).is_ok_and(|index| index < partitions)
 }
 
+/// What a topic is called in names of metrics, which can't tell `.` from `_`.
+pub(crate) fn metric_name(topic: &str) -> String {
+    topic.replace('.', "_")
+}
+
+fn is_one_metric(one: &str, other: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a == b || (b"._".contains(&a) && b"._".contains(&b));
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(same)
+}
+
+/// Whether a config says what a topic is a branch of.
+pub(crate) fn is_branch_config(name: &str) -> bool {
+    [BRANCH_OF, BRANCH_AT].contains(&name)
+}
+
 /// Checks what can be checked before the log decides.
 pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
     if !is_legal_name(&topic.name) {
@@ -107,14 +122,12 @@ pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
         let message = format!("topic {} exists", topic.name);
         return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
     }
-    // Metric names can't tell `.` from `_`, which is why Kafka refuses this.
-    let metric_name = |name: &str| name.replace('.', "_");
-    if topic.name.contains(['.', '_']) {
-        let own = metric_name(&topic.name);
-        if let Some(other) = state.topics().find(|it| metric_name(&it.name) == own) {
-            let message = format!("topic {} collides with {}", topic.name, other.name);
-            return Err(Refusal::new(ResponseError::InvalidTopicException, message));
-        }
+    // Which is why Kafka refuses this.
+    if topic.name.contains(['.', '_'])
+        && let Some(other) = state.topics().find(|it| is_one_metric(&it.name, &topic.name))
+    {
+        let message = format!("topic {} collides with {}", topic.name, other.name);
+        return Err(Refusal::new(ResponseError::InvalidTopicException, message));
     }
     Ok(())
 }
@@ -123,7 +136,7 @@ pub(crate) fn check(state: &State, topic: &NewTopic) -> Result<(), Refusal> {
 fn understand(configs: &mut BTreeMap<String, String>) -> Result<(), Refusal> {
     let invalid = |message| Refusal::new(ResponseError::InvalidConfig, message);
     for (name, value) in configs.iter_mut() {
-        if [BRANCH_OF, BRANCH_AT].contains(&name.as_str()) {
+        if is_branch_config(name) {
             continue;
         }
         *value = validate(TOPIC_CONFIGS, name, Some(value)).map_err(invalid)?;

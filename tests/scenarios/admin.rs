@@ -137,3 +137,44 @@ async fn what_can_not_be_honoured_is_refused_with_a_sentence() {
     let codes: Vec<i16> = response.topics.iter().map(|it| it.error_code).collect();
     assert_eq!(codes, [36, 17, 37, 38, 40, 40, 42, 42, 0, 17]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_one_request_are_created_as_if_one_after_the_other() {
+    let (_cluster, mut client, _) = two_brokers().await;
+    let new = |name: &str| {
+        CreatableTopic::default()
+            .with_name(topic(name))
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+    };
+    let branch_of = CreatableTopicConfig::default()
+        .with_name("odradek.branch.of".into())
+        .with_value(Some("orders".into()));
+    let topics = vec![
+        new("a.b"),
+        new("orders"),
+        new("a_b"),
+        new("copy").with_num_partitions(-1).with_configs(vec![branch_of]),
+        new("twice"),
+        new("last"),
+        new("twice"),
+    ];
+    let response = client.call(5, &CreateTopicsRequest::default().with_topics(topics)).await;
+    let answers: Vec<_> =
+        response.topics.iter().map(|it| (it.name.as_str(), it.error_code)).collect();
+    let (collides, is_repeated) = (17, 42);
+    assert_eq!(
+        answers,
+        [
+            ("a.b", 0),
+            ("orders", 0),
+            ("a_b", collides),
+            ("copy", 0),
+            ("twice", is_repeated),
+            ("last", 0),
+            ("twice", is_repeated),
+        ]
+    );
+    let (code, _) = topic_id(&mut client, "a_b").await;
+    assert_eq!(code, 3);
+}

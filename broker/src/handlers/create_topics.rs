@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::stream::{self, StreamExt};
 use odradek_protocol::ResponseError;
 use odradek_protocol::id::TopicId;
 use odradek_protocol::messages::create_topics_request::CreatableTopic;
 use odradek_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
-use odradek_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use odradek_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
 use crate::broker_configs::BrokerConfigs;
 use crate::configs::Source;
@@ -19,6 +20,9 @@ use crate::context::Context;
 use crate::session::Session;
 use crate::topic_configs::TOPIC_CONFIGS;
 use crate::topics::{self, NewTopic, Refusal};
+
+/// Topics of one request that wait for the log together.
+const TOPICS_AT_ONCE: usize = 64;
 
 pub(crate) async fn handle(
     context: &Context,
@@ -34,26 +38,56 @@ pub(crate) async fn handle(
         .map(|topic| topic.name.as_str().to_owned())
         .filter(|name| !names.insert(name.clone()))
         .collect();
-    let mut results = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let name = topic.name.clone();
-        let created = if repeated.contains(name.as_str()) {
-            let message = format!("topic {} stands in the request twice", name.as_str());
-            Err(Refusal::new(ResponseError::InvalidRequest, message))
-        } else {
-            create(context, &configs, topic, request.validate_only).await
-        };
-        let result = CreatableTopicResult::default().with_name(name);
-        results.push(match created {
-            Ok((topic, id)) => describe(result, &topic, id, version),
-            Err(Refusal { code, message }) => {
-                let result = result.with_error_code(code.code());
-                let result = result.with_error_message(Some(message.into()));
-                if version >= 5 { result.with_configs(None) } else { result }
-            }
-        });
+    let of_metric = |topic: &CreatableTopic| topics::metric_name(topic.name.as_str());
+    let mut metrics: BTreeMap<String, usize> = BTreeMap::new();
+    for topic in &request.topics {
+        *metrics.entry(of_metric(topic)).or_default() += 1;
     }
-    CreateTopicsResponse::default().with_topics(results)
+    // Each waits for the log, most of them for nothing else: those go together. A branch may be one
+    // of a topic of the same request, and of two that collide the second is to hear so.
+    let is_alone = |topic: &CreatableTopic| {
+        let is_branch = topic.configs.iter().any(|it| topics::is_branch_config(it.name.as_str()));
+        !is_branch && metrics.get(&of_metric(topic)) == Some(&1)
+    };
+    let answer = |(place, topic): (usize, CreatableTopic)| {
+        let (configs, is_repeated) = (&configs, repeated.contains(topic.name.as_str()));
+        async move {
+            let name = topic.name.clone();
+            let created = if is_repeated {
+                let message = format!("topic {} stands in the request twice", name.as_str());
+                Err(Refusal::new(ResponseError::InvalidRequest, message))
+            } else {
+                create(context, configs, topic, request.validate_only).await
+            };
+            (place, result(name, created, version))
+        }
+    };
+    let (alone, others): (Vec<_>, Vec<_>) =
+        request.topics.into_iter().enumerate().partition(|(_, topic)| is_alone(topic));
+    let mut results: Vec<_> =
+        stream::iter(alone).map(&answer).buffered(TOPICS_AT_ONCE).collect().await;
+    for other in others {
+        results.push(answer(other).await);
+    }
+    results.sort_by_key(|(place, _)| *place);
+    CreateTopicsResponse::default()
+        .with_topics(results.into_iter().map(|(_, result)| result).collect())
+}
+
+fn result(
+    name: TopicName,
+    created: Result<(NewTopic, TopicId), Refusal>,
+    version: i16,
+) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(name);
+    match created {
+        Ok((topic, id)) => describe(result, &topic, id, version),
+        Err(Refusal { code, message }) => {
+            let result = result.with_error_code(code.code());
+            let result = result.with_error_message(Some(message.into()));
+            if version >= 5 { result.with_configs(None) } else { result }
+        }
+    }
 }
 
 async fn create(
