@@ -439,7 +439,7 @@ class Branching(Life):
         try:
             self.create(branch, 1, configs)
         except KafkaException as error:
-            assert error.args[0].code() == KafkaError.INVALID_CONFIG, error
+            assert error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART, error
             return False
         return True
 
