@@ -25,7 +25,7 @@ use odradek_storage::clock::ManualClock;
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep};
 
 mod asker;
@@ -142,6 +142,8 @@ struct Shared {
     /// Where each broker has said that it ends.
     shown_ends: BTreeMap<(u64, TopicPartition), i64>,
     starting: Vec<JoinHandle<()>>,
+    /// Those who write what pipelines read.
+    feeders: Vec<AbortHandle>,
     started: u64,
     places: u64,
     kills: usize,
@@ -311,7 +313,9 @@ impl World {
         }
         for number in 0..transactional {
             let id = format!("feeder-{number}");
-            clients.push(tokio::spawn(Transactor::new(world(), asker(), id, Work::Feed).run()));
+            let feeder = tokio::spawn(Transactor::new(world(), asker(), id, Work::Feed).run());
+            self.lock().feeders.push(feeder.abort_handle());
+            clients.push(feeder);
         }
         for partition in 0..self.pipelines() {
             let (id, work) = (format!("pipeline-{partition}"), Work::Copy { partition });

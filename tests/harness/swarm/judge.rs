@@ -27,7 +27,8 @@ use crate::world::{check, settle};
 pub(super) const LAST: &str = "last";
 
 impl World {
-    /// Waits until pipelines have come to the end, and nothing is open or late.
+    /// Waits until nobody feeds them any more, pipelines have come to the end, and nothing is open
+    /// or late.
     pub(super) async fn drain(&self) {
         let limit = Instant::now() + CONVERGE_MAX;
         loop {
@@ -51,6 +52,10 @@ impl World {
         }
         if self.lock().brokers.len() < usize::try_from(self.plan.brokers).unwrap() {
             return Some("brokers that have not started".to_owned());
+        }
+        // Between two transactions one has nothing open, and has yet to commit the next.
+        if self.lock().feeders.iter().any(|it| !it.is_finished()) {
+            return Some("feeders at work".to_owned());
         }
         let engine = self.engine();
         if engine.machine.barrier().await.is_err() {
