@@ -56,6 +56,8 @@ struct Shared {
     slow: f64,
     /// How likely a connection breaks in the middle of a request.
     breaks: f64,
+    /// Whether all clients read as fast as they can from now on.
+    is_healed: bool,
 }
 
 impl Net {
@@ -102,6 +104,28 @@ impl Net {
     pub(super) fn set_manners(&self, slow: f64, breaks: f64) {
         let mut shared = self.lock();
         (shared.slow, shared.breaks) = (slow, breaks);
+    }
+
+    /// Ends all that is wrong, with the connections that there are as well.
+    pub(super) fn heal(&self) {
+        let shared = &mut *self.lock();
+        (shared.slow, shared.breaks, shared.is_healed) = (0.0, 0.0, true);
+        shared.cut.clear();
+        self.changed.notify_waiters();
+    }
+
+    fn is_healed(&self) -> bool {
+        self.lock().is_healed
+    }
+
+    async fn until_healed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_healed() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     pub(super) fn breaks(&self) -> f64 {
@@ -190,12 +214,13 @@ impl Way {
     async fn carry(mut self, mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>) {
         let mut buffer = vec![0; PIPE_BYTES];
         if self.manner == Manner::Deaf {
-            std::future::pending::<()>().await;
+            self.net.until_healed().await;
         }
         loop {
-            let most = if self.manner == Manner::Slow { 100 } else { PIPE_BYTES };
+            let is_slow = self.manner == Manner::Slow && !self.net.is_healed();
+            let most = if is_slow { 100 } else { PIPE_BYTES };
             let read = from.read(&mut buffer[..most]).await.unwrap_or(0);
-            let delay = if self.manner == Manner::Slow { SLOW_MAX } else { DELAY_MAX };
+            let delay = if is_slow { SLOW_MAX } else { DELAY_MAX };
             sleep(self.random.random_range(Duration::ZERO..delay)).await;
             self.net.until_open(&self.host, self.is_to_broker).await;
             self.door.pass().await;

@@ -340,9 +340,8 @@ impl World {
             (all, shared.brokers.iter().map(|it| it.place).collect())
         };
         self.befall_all();
-        self.net.set_manners(0.0, 0.0);
+        self.net.heal();
         for place in &places {
-            self.net.cut(&host(*place), Cut::default());
             for other in &places {
                 self.peers.cut(&host(*place), &host(*other), false);
             }
