@@ -15,6 +15,8 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest,
 };
 use odradek_protocol::ResponseError as Code;
+use odradek_protocol::id::TopicId;
+use odradek_storage::state::State;
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -36,6 +38,16 @@ pub(super) struct Operator {
     pub(super) asker: Asker,
 }
 
+/// A topic that was created.
+#[derive(Clone, Copy)]
+struct Created {
+    /// None if somebody else was told.
+    id: Option<TopicId>,
+    /// Whether no other can come up later under its name: what was asked in vain may be done at any
+    /// time, by a broker for one that was stopped and goes on.
+    is_only_one: bool,
+}
+
 impl Operator {
     /// Works as long as things go wrong: one topic after the other.
     pub(super) async fn run(mut self) {
@@ -51,9 +63,7 @@ impl Operator {
 
     /// The life of a topic.
     async fn live(&mut self, name: &str) {
-        if !self.create(name).await {
-            return;
-        }
+        let Some(created) = self.create(name).await else { return };
         self.world.say(&format!("{name} is created"));
         let mut start = 0;
         for _ in 0..self.asker.random.random_range(1..5) {
@@ -68,28 +78,40 @@ impl Operator {
         }
         if self.delete(name).await {
             self.world.say(&format!("{name} is deleted"));
-            self.check_gone(name).await;
+            self.check_gone(name, created).await;
         }
     }
 
-    async fn create(&mut self, name: &str) -> bool {
+    /// None if there is no topic, as far as anybody says.
+    async fn create(&mut self, name: &str) -> Option<Created> {
         let new = CreatableTopic::default()
             .with_name(topic(name))
             .with_num_partitions(1)
             .with_replication_factor(1);
         let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(10_000);
+        let mut is_only_one = true;
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(host) = self.asker.any()
-                && let Some(answer) = self.asker.ask(&host, 7, &request).await
-            {
-                match Code::try_from_code(answer.topics[0].error_code) {
-                    None | Some(Code::TopicAlreadyExists) => return true,
+            if let Some(host) = self.asker.any() {
+                let told =
+                    self.asker.ask(&host, 7, &request).await.map(|mut it| it.topics.remove(0));
+                match told.map(|it| (Code::try_from_code(it.error_code), it.topic_id)) {
+                    Some((None, id)) => {
+                        return Some(Created { id: Some(TopicId(id)), is_only_one });
+                    }
+                    Some((Some(Code::TopicAlreadyExists), _)) => {
+                        return Some(Created { id: None, is_only_one });
+                    }
+                    // Of what timed out at the broker it is not known either.
+                    None | Some((Some(Code::RequestTimedOut), _)) => {
+                        self.world.say(&format!("{name} may come up at {host} later"));
+                        is_only_one = false;
+                    }
                     Some(_) => {}
                 }
             }
             self.asker.back_off().await;
         }
-        false
+        None
     }
 
     async fn produce(&mut self, name: &str) {
@@ -159,11 +181,17 @@ impl Operator {
     }
 
     /// Nobody knows the topic any more who has followed the log, and whoever answers for it has to.
-    async fn check_gone(&mut self, name: &str) {
+    /// Another of the same name may be there.
+    async fn check_gone(&mut self, name: &str, created: Created) {
         let Some(host) = self.asker.any() else { return };
         let known = list_offset(&mut self.asker, &host, name, 0, super::reader::LATEST).await;
-        if let Some(Ok(_)) = known {
+        let Some(Ok(_)) = known else { return };
+        let engine = self.world.engine_at(&host);
+        let named = |state: &State| state.topic_by_name(name).map(|topic| topic.id);
+        let found = engine.and_then(|engine| engine.machine.read(named));
+        if created.is_only_one || (found.is_some() && found == created.id) {
             self.world.accuse(format!("{name} is known at {host}, and was deleted"));
         }
+        self.world.say(&format!("{name} at {host} is {found:?}, was {:?}", created.id));
     }
 }

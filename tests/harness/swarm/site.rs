@@ -161,6 +161,12 @@ impl World {
         Some(broker)
     }
 
+    /// The engine of the broker at a host, if there is one just now.
+    pub(super) fn engine_at(&self, at: &str) -> Option<Engine> {
+        let shared = self.lock();
+        shared.brokers.iter().find(|it| host(it.place) == at).map(|it| it.engine.clone())
+    }
+
     /// The clock at a place, which outlives the broker there.
     fn clock(&self, place: u64) -> Arc<ManualClock> {
         let mut shared = self.lock();
