@@ -97,7 +97,7 @@ impl World {
             shared.started
         };
         let drawn = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(number);
-        let seed = copied.unwrap_or(drawn);
+        let mut seed = copied.unwrap_or(drawn);
         let door = Door::default();
         let log = FaultyLog::new(Arc::new(self.log.clone()), drawn ^ 2, Default::default());
         let objects = Arc::new(self.objects.clone());
@@ -122,6 +122,8 @@ impl World {
                 Err(error) => self.say(&format!("broker {number} does not start: {error}")),
             }
             sleep(RESTART_INTERVAL).await;
+            // Another process, with numbers of its own.
+            seed = seed.rotate_left(1) ^ drawn;
         };
         let engine = broker.engine().clone();
         self.peers.enter(&host(place), PORT, engine.machine.clone());
