@@ -3,14 +3,16 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use odradek_tests::client::Client;
 
+use crate::process::Process;
+
 /// A broker process, ended with this value.
 pub(crate) struct Broker {
-    child: Child,
+    process: Process,
     pub(crate) address: SocketAddr,
     data: PathBuf,
 }
@@ -22,13 +24,14 @@ impl Broker {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let built = || root.join("target/release/odradek");
         let binary = std::env::var_os("BROKER_BIN").map_or_else(built, PathBuf::from);
-        let child = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["--listen", &address.to_string(), "--log-level", "warn", "--data"])
             .arg(&data)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a broker: build it with cargo build --release");
-        Self { child, address, data }
+            .stdout(Stdio::null());
+        let process =
+            Process::start(&mut command).expect("a broker: build it with cargo build --release");
+        Self { process, address, data }
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -39,14 +42,11 @@ impl Broker {
     }
 
     pub(crate) fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11..13].iter().map(|it| it.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+        self.process.processor_seconds()
     }
 
     pub(crate) fn resident_mib(&self) -> f64 {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        statm.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 256.0
+        self.process.resident_mib()
     }
 
     /// Bytes of the log that are in use: its files are filled with zeros beforehand, and a record
@@ -62,13 +62,6 @@ fn used_bytes(path: &Path) -> usize {
     }
     let bytes = fs::read(path).unwrap();
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 /// Where and with what something was measured.

@@ -23,6 +23,7 @@ use odradek_tests::client::Client;
 
 mod broker;
 mod crew;
+mod process;
 
 use broker::{Broker, machine};
 use crew::{Crew, MEMBERS, Member, TOPIC};

@@ -23,6 +23,7 @@ use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::{Client, topic};
 
 mod broker;
+mod process;
 
 use broker::{Broker, machine};
 
