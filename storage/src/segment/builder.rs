@@ -5,9 +5,11 @@
 //! whole if that pays.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use odradek_protocol::id::TopicPartition;
+use zstd::bulk::Compressor;
 
 use super::{
     BLOCK_BATCHES_MAX, BLOCK_CONTENT_BYTES_MAX, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockCodec,
@@ -94,10 +96,10 @@ impl SegmentBuilder {
     pub fn seal(self, id: SegmentId, zstd_level: Option<i32>) -> SealedSegment {
         let mut object = BytesMut::with_capacity(HEADER_BYTES + self.content_bytes * 9 / 8 + 4096);
         put_header(&mut object, id);
-        let mut packed = Vec::new();
+        let (mut packed, mut packer) = (Vec::new(), Packer::new(zstd_level));
         for (partition, batches) in self.batches {
             for block in split(batches) {
-                packed.push(put_block(&mut object, id, partition, block, zstd_level));
+                packed.push(put_block(&mut object, id, partition, block, &mut packer));
             }
         }
         put_footer(&mut object, id, packed.iter().map(|block| &block.run));
@@ -113,7 +115,7 @@ pub struct SegmentSink {
     id: SegmentId,
     object: BytesMut,
     runs: Vec<Run>,
-    zstd_level: Option<i32>,
+    packer: Packer,
 }
 
 impl SegmentSink {
@@ -122,7 +124,7 @@ impl SegmentSink {
     pub fn new(id: SegmentId, bytes: usize, zstd_level: Option<i32>) -> Self {
         let mut object = BytesMut::with_capacity(bytes);
         put_header(&mut object, id);
-        Self { id, object, runs: Vec::new(), zstd_level }
+        Self { id, object, runs: Vec::new(), packer: Packer::new(zstd_level) }
     }
 
     /// Its name.
@@ -144,7 +146,7 @@ impl SegmentSink {
     pub fn put(&mut self, owner: TopicPartition, batches: Vec<PendingBatch>) -> NewBlock {
         let bytes = length(batches.iter().map(|batch| batch.bytes.len()).sum());
         let PackedBlock { run, .. } =
-            put_block(&mut self.object, self.id, owner, batches, self.zstd_level);
+            put_block(&mut self.object, self.id, owner, batches, &mut self.packer);
         let block = NewBlock { position: run.position, stored_bytes: run.stored_bytes, bytes };
         self.runs.push(run);
         block
@@ -200,14 +202,12 @@ fn put_block(
     id: SegmentId,
     partition: TopicPartition,
     batches: Vec<PendingBatch>,
-    zstd_level: Option<i32>,
+    packer: &mut Packer,
 ) -> PackedBlock {
     let content_bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
     let plain = batches.iter().all(|batch| !batch.compressed);
-    let compressed = match zstd_level {
-        Some(level) if plain && content_bytes >= COMPRESS_BYTES_MIN => compress(&batches, level),
-        _ => None,
-    };
+    let is_long = content_bytes >= COMPRESS_BYTES_MIN;
+    let compressed = if plain && is_long { packer.pack(&batches) } else { None };
     let start = object.len();
     let (codec, payload_bytes) = match &compressed {
         Some((_, payload)) => (BlockCodec::Zstd, payload.len()),
@@ -248,19 +248,44 @@ fn put_block(
     PackedBlock { run, content }
 }
 
-/// The content in one piece and its compressed form, if that is at least an eighth smaller.
-fn compress(batches: &[PendingBatch], level: i32) -> Option<(Bytes, Vec<u8>)> {
-    let mut content = BytesMut::new();
-    batches.iter().for_each(|batch| content.put_slice(&batch.bytes));
-    let pays = |before: usize, after: usize| after < before - before / 8;
-    if content.len() > 4 * SAMPLE_BYTES {
-        let sample = zstd::bulk::compress(&content[..SAMPLE_BYTES], level).ok()?;
-        if !pays(SAMPLE_BYTES, sample.len()) {
-            return None;
-        }
+/// Compresses what came uncompressed, with one context for all blocks of a segment: making one
+/// ready takes longer than compressing some kilobytes.
+struct Packer {
+    zstd_level: Option<i32>,
+    compressor: Option<Compressor<'static>>,
+}
+
+impl Packer {
+    fn new(zstd_level: Option<i32>) -> Self {
+        Self { zstd_level, compressor: None }
     }
-    let payload = zstd::bulk::compress(&content, level).ok()?;
-    pays(content.len(), payload.len()).then(|| (content.freeze(), payload))
+
+    /// The content in one piece and its compressed form, if that is at least an eighth smaller.
+    fn pack(&mut self, batches: &[PendingBatch]) -> Option<(Bytes, Vec<u8>)> {
+        let level = self.zstd_level?;
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(level).ok()?),
+        };
+        let mut content =
+            BytesMut::with_capacity(batches.iter().map(|batch| batch.bytes.len()).sum());
+        batches.iter().for_each(|batch| content.put_slice(&batch.bytes));
+        let pays = |before: usize, after: usize| after < before - before / 8;
+        if content.len() > 4 * SAMPLE_BYTES {
+            let sample = compressor.compress(&content[..SAMPLE_BYTES]).ok()?;
+            if !pays(SAMPLE_BYTES, sample.len()) {
+                return None;
+            }
+        }
+        let payload = compressor.compress(&content).ok()?;
+        pays(content.len(), payload.len()).then(|| (content.freeze(), payload))
+    }
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer").field("zstd_level", &self.zstd_level).finish_non_exhaustive()
+    }
 }
 
 fn put_header(object: &mut BytesMut, id: SegmentId) {
