@@ -191,8 +191,8 @@ pub(crate) fn missing() -> Option<String> {
     let libraries = kafka_libraries();
     if !libraries.join("kafka.xml").exists() {
         return Some(format!(
-            "there are no jars of Apache Kafka in {}: tests/tools/kafka.sh {} copies them from Maven \
-             Central (it needs mvn)",
+            "there are no jars of Apache Kafka in {}: tests/tools/kafka.sh {} copies them from \
+             Maven Central (it needs mvn)",
             libraries.display(),
             libraries.display(),
         ));

@@ -155,8 +155,8 @@ fn head(rows: &[Measured], rival: &Rival, versions: Versions, before: &str) -> S
          partition, at most {REQUEST_BATCHES_MAX}; Produce {}, Fetch {}. Batches come \
          uncompressed and would compress\nto three quarters; a turn ends after its time or {} MiB, \
          and what it left to the disk is synced before the\nnext. Merging, cleaning and garbage \
-         collection are on. `tests/bench/versus/main.rs` repeats it, and `versus.json`\nhas each turn.\n\n\
-         What acks=all means:\n\n",
+         collection are on. `tests/bench/versus/main.rs` repeats it, and `versus.json`\n\
+         has each turn.\n\nWhat acks=all means:\n\n",
         said_machine(before),
         match rival {
             Rival::Kafka => kafka_version(),
@@ -177,7 +177,8 @@ fn ratios(text: &mut String, rows: &[Measured], rival: &Rival) {
         writeln!(
             text,
             "\n## {}, to {}: {what}\n\nMedian of the paired ratios, and the bootstrap interval of \
-             95 %. Processor time: less is better.\n\n| | CPU-s per GiB | MiB/s |\n| --- | --- | --- |",
+             95 %. Processor time: less is better.\n\n\
+             | | CPU-s per GiB | MiB/s |\n| --- | --- | --- |",
             rival.name(one),
             rival.name(other),
         )
