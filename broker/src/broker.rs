@@ -115,6 +115,7 @@ impl Broker {
                 // comes after a pause need not wait, and it costs nothing.
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
                 inline_bytes_max: config.inline_bytes.unwrap_or(inline_bytes_default),
+                inline_zstd_level: puts_are_charged.then_some(1),
                 ..WriterConfig::default()
             },
             reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },

@@ -12,6 +12,9 @@
 //!
 //! What is so small that an object would cost more than a longer entry travels in the entry of its
 //! commit: no upload, one write.
+//!
+//! Objects are put as the batches came. Compressing them takes more of a processor than all else on
+//! the path, and they are rewritten soon: merging compresses, off the path and in longer blocks.
 
 use std::fmt;
 use std::future::Future;
@@ -53,8 +56,9 @@ pub struct WriterConfig {
     pub uploads_inflight_max: usize,
     /// How many appends may wait to be collected.
     pub queue_max: usize,
-    /// Level at which batches that came uncompressed are compressed, or none.
-    pub zstd_level: Option<i32>,
+    /// Level at which batches that came uncompressed are compressed when they travel in the log, or
+    /// none: where an entry costs by the byte.
+    pub inline_zstd_level: Option<i32>,
     /// How often a put is tried, and how long each try may take.
     pub put_attempts_max: u32,
     /// See `put_attempts_max`.
@@ -76,7 +80,7 @@ impl Default for WriterConfig {
             puts_per_second: None,
             uploads_inflight_max: 8,
             queue_max: 1024,
-            zstd_level: Some(1),
+            inline_zstd_level: None,
             put_attempts_max: 3,
             put_attempt_max: Duration::from_secs(5),
             commit_bytes_max: 96 * 1024,
@@ -310,7 +314,7 @@ impl Upload {
         if wakes != self.wakes.count() {
             return Uploaded { wakes, waiters, result: Err(asleep()) };
         }
-        let level = self.config.zstd_level;
+        let level = self.config.inline_zstd_level.filter(|_| is_inline);
         let sealed = off_the_workers(move || builder.seal(id, level)).await;
         if is_inline {
             let content = sealed.without_footer();

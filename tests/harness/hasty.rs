@@ -44,7 +44,6 @@ pub fn engine(
             linger_max: Duration::from_millis(20),
             put_attempt_max: Duration::from_millis(500),
             segment_bytes_max: 2000,
-            zstd_level: None,
             inline_bytes_max,
             ..WriterConfig::default()
         },

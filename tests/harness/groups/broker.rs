@@ -201,7 +201,6 @@ fn config(place: u64, seed: u64) -> EngineConfig {
             linger_max: Duration::from_millis(20),
             put_attempt_max: Duration::from_millis(500),
             segment_bytes_max: 2000,
-            zstd_level: None,
             ..WriterConfig::default()
         },
         // Small, so that blocks are read from the store and not only from memory.
