@@ -196,10 +196,7 @@ impl Reader {
             let mut left = bytes_max;
             let targets = targets
                 .iter()
-                .map(|target| {
-                    let ahead = self.ahead.window(target.partition, target.offset);
-                    (*target, find(state, *target, isolation, &mut left, ahead))
-                })
+                .map(|target| (*target, find(state, *target, isolation, &mut left, &self.ahead)))
                 .collect();
             Plan { targets, bytes_max }
         })
@@ -286,7 +283,7 @@ fn find(
     target: FetchTarget,
     isolation: Isolation,
     left: &mut usize,
-    ahead_bytes: u64,
+    streams: &ReadAhead,
 ) -> Result<Found, FetchError> {
     let partition =
         state.partition(target.partition).ok_or(FetchError::UnknownPartition(target.partition))?;
@@ -317,10 +314,11 @@ fn find(
     let mut ahead = Vec::new();
     if is_behind {
         extents = extents.into_iter().map(|it| it.in_lane(Lane::CatchUp)).collect();
+        let window = streams.window(target.partition, target.offset);
         let mut bytes = 0;
         let near = rest.take_while(|extent| {
             bytes += u64::from(extent.bytes());
-            bytes <= ahead_bytes
+            bytes <= window
         });
         ahead = near.filter_map(|it| locate(it).in_lane(Lane::CatchUp).wanted).collect();
     }

@@ -211,6 +211,9 @@ impl Blocks {
     /// Begins to read what will be wanted soon, unless most of it is there or on its way: many small
     /// reads cost more than few large ones.
     pub(super) fn read_ahead(&self, mut wanted: Vec<Wanted>) {
+        if wanted.is_empty() {
+            return;
+        }
         let count = |wanted: &[Wanted]| -> u64 {
             wanted.iter().map(|block| u64::from(block.stored_bytes)).sum()
         };
