@@ -1,5 +1,5 @@
-//! Fetch sessions (KIP-227): a consumer says once what it reads, from then on only what changes, and
-//! is told only what has changed.
+//! Fetch sessions (KIP-227): a consumer says once what it reads, from then on only what changes,
+//! and is told only what has changed.
 //!
 //! A session belongs to a connection and goes with it. A client that comes back by another one, or
 //! to another broker, hears that there is no such session and says everything again.

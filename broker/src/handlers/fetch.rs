@@ -3,8 +3,8 @@
 //! Outside a session a response has exactly the partitions that were asked for, in one those that
 //! have changed (see [`fetch_session`](crate::fetch_session)). Where there is nothing to read, the
 //! fetch waits for something to be applied. "There is no such offset" and "there is no such topic"
-//! are said only after following the log to its tail: another broker may have acknowledged them, and
-//! a client that is told so resets its position.
+//! are said only after following the log to its tail: another broker may have acknowledged them,
+//! and a client that is told so resets its position.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

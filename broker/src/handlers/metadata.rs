@@ -175,7 +175,7 @@ async fn by_id(
     failed.with_name((version < 12).then(TopicName::default))
 }
 
-/// The name of a topic that is asked for by name. Java's admin client sends an empty one with an id.
+/// The name of a topic that is asked for by it. Java's admin client sends an empty one with an id.
 fn name_of(asked: &MetadataRequestTopic) -> Option<&TopicName> {
     asked.name.as_ref().filter(|_| asked.topic_id.is_nil())
 }

@@ -208,8 +208,8 @@ impl Blocks {
         Opened { loaded, flights }
     }
 
-    /// Begins to read what will be wanted soon, unless most of it is there or on its way: many small
-    /// reads cost more than few large ones.
+    /// Begins to read what will be wanted soon, unless most of it is there or on its way: many
+    /// small reads cost more than few large ones.
     pub(super) fn read_ahead(&self, mut wanted: Vec<Wanted>) {
         if wanted.is_empty() {
             return;
