@@ -167,8 +167,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let header = read_header(&mut body)?;
         let request = Request::decode(&header, body)?;
         let Client { peer, listener_zone } = self.client.clone();
-        let mut session = Session::new(peer, &header.client_id, listener_zone);
-        session.fetches = self.fetches.clone();
+        let session = Session::new(peer, &header.client_id, listener_zone, self.fetches.clone());
         let reply = dispatch::begin(&self.context, session, header.version, request).await;
         let reply = match reply {
             Reply::None => {

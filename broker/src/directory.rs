@@ -52,6 +52,7 @@ pub(crate) mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::fetch_session::SessionSlot;
 
     /// A state with these commands applied, each by a broker of its own: the first by 2, and so on.
     pub(crate) fn state_of(commands: Vec<(u64, Command)>) -> State {
@@ -95,7 +96,8 @@ pub(crate) mod tests {
 
     fn session(listener_zone: Option<&str>) -> Session {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        Session::new(peer, "client", listener_zone.map(ToOwned::to_owned))
+        let zone = listener_zone.map(ToOwned::to_owned);
+        Session::new(peer, "client", zone, SessionSlot::default())
     }
 
     fn endpoints(state: &State, zone: Option<&str>) -> Vec<String> {

@@ -81,6 +81,7 @@ mod tests {
 
     use super::*;
     use crate::directory::{self, tests::state_of};
+    use crate::fetch_session::SessionSlot;
     use crate::session::Session;
 
     /// Brokers 1 to `count`, in zones a, b and c by turns.
@@ -92,7 +93,8 @@ mod tests {
             Command::RegisterBroker(BrokerAddress { host, port, zone, ..Default::default() })
         };
         let state = state_of((0..count).map(|n| (n + 2, register(n))).collect());
-        let session = Session::new(([127, 0, 0, 1], 1).into(), "client", None);
+        let slot = SessionSlot::default();
+        let session = Session::new(([127, 0, 0, 1], 1).into(), "client", None, slot);
         directory::listed(&state, &session)
     }
 

@@ -33,15 +33,21 @@ impl Session {
         format!("/{}", self.peer.ip())
     }
 
-    /// The session of a request with this client id, the first of its connection.
-    pub(crate) fn new(peer: SocketAddr, client_id: &str, listener_zone: Option<String>) -> Self {
+    /// The session of a request with this client id, by a connection that keeps its fetch session
+    /// at `fetches`.
+    pub(crate) fn new(
+        peer: SocketAddr,
+        client_id: &str,
+        listener_zone: Option<String>,
+        fetches: SessionSlot,
+    ) -> Self {
         let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
         Self {
             peer,
             client_id: client_id.chars().filter(printable).take(LOGGED_CHARS_MAX).collect(),
             zone: zone_of(client_id).or_else(|| listener_zone.clone()),
             listener_zone,
-            fetches: SessionSlot::default(),
+            fetches,
         }
     }
 }
@@ -72,7 +78,7 @@ mod tests {
     #[test]
     fn a_client_id_can_not_forge_log_lines() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let session = Session::new(peer, "a\nERROR b\u{1b}[2J", None);
+        let session = Session::new(peer, "a\nERROR b\u{1b}[2J", None, SessionSlot::default());
         assert_eq!(session.client_id, "aERROR b[2J");
     }
 }

@@ -38,7 +38,8 @@ pub(crate) async fn handle(
         .map(|topic| topic.name.as_str().to_owned())
         .filter(|name| !names.insert(name.clone()))
         .collect();
-    let of_metric = |topic: &CreatableTopic| topics::metric_name(topic.name.as_str());
+    let of_metric =
+        |topic: &CreatableTopic| topics::metric_name(topic.name.as_str()).collect::<String>();
     let mut metrics: BTreeMap<String, usize> = BTreeMap::new();
     for topic in &request.topics {
         *metrics.entry(of_metric(topic)).or_default() += 1;
