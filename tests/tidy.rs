@@ -176,3 +176,21 @@ fn every_defect_can_be_planted_and_says_what_finds_it() {
         assert!(checked.status.success(), "{name} does not apply: {error}");
     }
 }
+
+/// What was run is read from where it was written down, and not from what somebody remembers.
+/// `REWRITE=1` writes the page anew.
+#[test]
+fn the_page_of_proof_is_as_its_program_writes_it() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut program = std::process::Command::new("python3");
+    let printed = program.arg("-B").arg(tests.join("proof/page.py")).output();
+    let printed = printed.expect("python3 is there");
+    let error = String::from_utf8_lossy(&printed.stderr);
+    assert!(printed.status.success(), "{error}");
+    let page = tests.join("proof.md");
+    if std::env::var_os("REWRITE").is_some() {
+        fs::write(&page, &printed.stdout).unwrap();
+    }
+    let is_same = fs::read(&page).unwrap() == printed.stdout;
+    assert!(is_same, "tests/proof.md is old; with REWRITE=1 this test writes it anew");
+}

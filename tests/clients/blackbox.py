@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import blackbox_plan
+import proof
 from blackbox_nemesis import Nemesis
 from blackbox_site import Site
 from blackbox_watcher import Watcher
@@ -120,6 +122,7 @@ class Run:
         self.summary(nemesis)
         self.check()
         self.fsck()
+        self.prove(nemesis)
 
     def wait_progress(self, when, seconds=120):
         """Waits until every worker has been acknowledged something new."""
@@ -175,6 +178,19 @@ class Run:
         self.notes.say(f"fsck --deep says {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
         if done.returncode:
             self.notes.problem("fsck has found something")
+
+    def prove(self, nemesis):
+        verdict = (self.directory / "verdict.txt").read_text()
+        values = re.search(r"(?P<values_acknowledged>\d+) values acknowledged, (?P<values_read>\d+) read", verdict)
+        proof.add(
+            "blackbox",
+            minutes=round(self.seconds / 60, 1),
+            seeds=self.seed,
+            faults=sum(nemesis.played.values()),
+            brokers_started=sum(broker.starts for broker in self.site.brokers),
+            found="; ".join(problem.splitlines()[0] for problem in self.notes.problems[:5]),
+            **(values.groupdict() if values else {}),
+        )
 
 
 class LockedHistory(History):

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import proof
 import pytest
 from cloud import Cluster, FaultProxy, Stores, aws_environment, until
 from conftest import AGAINST_KAFKA
@@ -61,8 +62,10 @@ class Nemesis:
         self.cluster, self.proxies = cluster, proxies
         self.dice = random.Random(CHAOS_SEED)
         self.bag = []
+        self.strikes = 0
 
     def strike(self):
+        self.strikes += 1
         self.bag = self.bag or self.dice.sample([*STORMS, *DEEDS], len(STORMS) + len(DEEDS))
         name = self.bag.pop()
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
@@ -107,6 +110,7 @@ class Surveyor:
         self.stores, self.cluster, self.lives = stores, cluster, lives
         self.began = time.monotonic()
         self.samples = []
+        self.told = []
 
     def measure(self):
         store, order = self.cluster.place
@@ -151,7 +155,9 @@ class Surveyor:
         third = len(self.samples) // 3
         values = [sample[what] for sample in self.samples]
         middle, last = statistics.median(values[third:-third]), statistics.median(values[-third:])
-        print(f"{what}: {middle} in the middle, {last} at the end, at most {max(values)}")
+        told = f"{what}: {middle} in the middle, {last} at the end, at most {max(values)}"
+        print(told)
+        self.told.append(told)
         return last <= 1.5 * middle
 
 
@@ -242,6 +248,15 @@ def test_what_is_not_due_stays_and_what_is_kept_stays_of_one_size(cluster, proxi
         grown = [it for it in ("objects", "log_items", "snapshot_bytes") if not surveyor.is_flat(it)]
         assert not grown, grown
     comes_to_rest(cluster, lives)
+    proof.add(
+        "lives",
+        minutes=round((time.monotonic() - surveyor.began) / 60, 1),
+        seeds=CHAOS_SEED,
+        faults=nemesis.strikes,
+        records_acknowledged=sum(life.acknowledged for life in lives),
+        readings_of_all_topics=min(life.looks for life in lives),
+        note="; ".join(surveyor.told),
+    )
 
 
 def comes_to_rest(cluster, lives):
