@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::answers::AnswerBudget;
 use crate::config::Config;
 use crate::context::Context;
 use crate::entrance::{Entrance, Pipes};
@@ -160,6 +161,7 @@ impl Broker {
         });
         let transactions = TransactionCoordinator::start(engine.machine.clone());
         let memory = MemoryBudget::new(config.memory_bytes);
+        let answers = AnswerBudget::new(config.memory_bytes);
         let context = Arc::new(Context {
             engine,
             groups,
@@ -169,6 +171,7 @@ impl Broker {
             address,
             leaving: Switch::default(),
             memory,
+            answers,
             metrics: Metrics::default(),
             nonsense: Throttle::default(),
             producer_ids: ProducerIdBlock::default(),
@@ -196,6 +199,16 @@ impl Broker {
     /// What it stands on, for whoever looks at it from inside the process.
     pub fn engine(&self) -> &Engine {
         &self.context.engine
+    }
+
+    /// Bytes that requests in flight take, and those that they may.
+    pub fn request_bytes(&self) -> (usize, usize) {
+        self.context.memory.used_bytes()
+    }
+
+    /// Bytes that records take in answers that clients have yet to take, and those that they may.
+    pub fn answer_bytes(&self) -> (usize, usize) {
+        self.context.answers.used_bytes()
     }
 
     /// The address at which it shows its metrics, if it does.

@@ -71,8 +71,8 @@ pub struct Settings {
     /// Longest request that is taken, in bytes [default: 104857600].
     #[arg(long, value_name = "BYTES")]
     request_bytes_max: Option<usize>,
-    /// Bytes that requests in flight may take; when they are spent, sockets are not read
-    /// [default: 536870912].
+    /// Bytes that requests in flight may take; when they are spent, sockets are not read. As many
+    /// again may be in answers that clients have yet to take [default: 536870912].
     #[arg(long, value_name = "BYTES")]
     memory: Option<usize>,
     /// Bytes of record blocks that are kept in memory for consumers [default: 268435456].

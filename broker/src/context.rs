@@ -8,6 +8,7 @@ use odradek_storage::command::BrokerAddress;
 use odradek_storage::engine::Engine;
 use odradek_storage::machine::Machine;
 
+use crate::answers::AnswerBudget;
 use crate::broker_configs::BrokerConfigs;
 use crate::config::Config;
 use crate::fetch_session::FetchSessions;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) leaving: Switch,
     /// Bytes that requests in flight may take.
     pub(crate) memory: MemoryBudget,
+    /// Bytes that records in answers may take until clients have them.
+    pub(crate) answers: AnswerBudget,
     /// What is counted of clients.
     pub(crate) metrics: Metrics,
     /// For what is said of clients that send nonsense.

@@ -4,6 +4,7 @@
 //! `dispatch` finds the handler, `handlers` ask the engine and translate its answer. [`broker`]
 //! puts everything together, [`config`] says how. [`commands`] look at what brokers leave behind.
 
+mod answers;
 mod asked_offsets;
 mod branches;
 pub mod broker;

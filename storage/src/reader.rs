@@ -244,6 +244,20 @@ impl Plan {
         found.flat_map(|found| &found.extents).map(|it| extent_bytes(&it.extent)).sum()
     }
 
+    /// Plans to read no more than so many bytes, and at least one batch where there is any.
+    pub fn limit_to(&mut self, bytes_max: usize) {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+        let (mut left, mut is_first) = (self.bytes_max, true);
+        for found in self.targets.iter_mut().filter_map(|(_, found)| found.as_mut().ok()) {
+            found.extents.retain(|located| {
+                let is_kept = is_first || left > 0;
+                is_first = false;
+                left = left.saturating_sub(extent_bytes(&located.extent));
+                is_kept
+            });
+        }
+    }
+
     /// Whether a target can't be read.
     pub fn has_error(&self) -> bool {
         self.targets.iter().any(|(_, found)| found.is_err())

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, CreateTopicsRequest, MetadataRequest};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, CreateTopicsRequest, FetchRequest, MetadataRequest,
+};
 use kafka_protocol::protocol::Request;
 use odradek::broker::Broker;
 use odradek::config::Config;
@@ -20,7 +22,7 @@ use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::NoPeers;
 use odradek_storage::reader::ReaderConfig;
 use odradek_storage::writer::WriterConfig;
-use odradek_tests::batches::BatchSpec;
+use odradek_tests::batches::{BatchSpec, read_records};
 use odradek_tests::client::{fetch_request, frame, frame_of, produce_request, topic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -93,6 +95,13 @@ impl Scene {
             assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
         };
         timeout(PATIENCE, served).await.expect("others are served");
+    }
+
+    /// How many records the bystander is given at once from an offset on.
+    async fn batches_from(&mut self, offset: i64) -> usize {
+        let fetched = self.bystander.call(11, &fetch_request("t", 0, offset)).await;
+        let records = fetched.responses[0].partitions[0].records.clone();
+        read_records(records.unwrap_or_default()).len()
     }
 
     /// All of the budget is there again: a request that takes most of it, from several at once.
@@ -232,6 +241,41 @@ fn whoever_is_torn_off_at_any_byte_leaves_nothing_behind() {
                 drop(timeout(Duration::from_millis(5), wire.stream.read(&mut some)).await);
             }
         }
+        scene.has_all_its_memory().await;
+    });
+}
+
+#[test]
+fn answers_that_nobody_takes_hold_what_they_may_and_a_batch_each() {
+    const BATCH_BYTES: usize = 60_000;
+    const CROWD: usize = 40;
+    simulate(async |mut scene| {
+        for _ in 0..32 {
+            let batch = BatchSpec::of([vec![7; BATCH_BYTES]]).encode();
+            let answer = scene.bystander.call(9, &produce_request("t", 0, -1, batch)).await;
+            assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        }
+        // Each asks for as much as all may have together.
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            let mut wire = scene.wire().await;
+            wire.send(&frame::<FetchRequest>(11, 1, &fetch_request("t", 0, 0))).await;
+            sleep(Duration::from_millis(10)).await;
+            crowd.push(wire);
+        }
+        let (taken, total) = scene.broker.answer_bytes();
+        assert_eq!(total, MEMORY_BYTES);
+        assert!(taken > total / 2, "{taken} of {total} bytes");
+        assert!(taken < total + CROWD * (BATCH_BYTES + 200), "{taken} of {total} bytes");
+
+        // Who reads gets on, a batch at a time; and as before once the others are gone.
+        for offset in 0..5 {
+            assert_eq!(scene.batches_from(offset).await, 1);
+        }
+        drop(crowd);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(scene.broker.answer_bytes().0, 0);
+        assert!(scene.batches_from(0).await > 10);
         scene.has_all_its_memory().await;
     });
 }

@@ -17,6 +17,7 @@ use odradek_storage::reader::{FetchError, FetchTarget, Fetched, Isolation};
 use odradek_storage::state::State;
 use tokio::time::{Instant, sleep_until};
 
+use crate::answers::Claim;
 use crate::context::Context;
 use crate::directory;
 use crate::error;
@@ -74,7 +75,7 @@ async fn answers(
     };
     let mut at_tail = Ok(false);
     let nearer = nearer(context, session, request.rack_id.as_str(), version, asked);
-    let fetched = loop {
+    let (mut fetched, claim) = loop {
         if context.is_leaving() {
             let code = ResponseError::NotLeaderOrFollower.code();
             let failed = |asked: &Asked| FetchedPartition::failed(asked.partition, code);
@@ -83,7 +84,7 @@ async fn answers(
         let targets = context.machine().read(|state| targets(state, version, asked));
         // Before the look, so that nothing is missed between the two.
         let mut watch = context.machine().watch(targets.iter().map(|target| target.partition));
-        let plan = context.engine.reader.plan(&targets, bytes_max, isolation);
+        let mut plan = context.engine.reader.plan(&targets, bytes_max, isolation);
         if plan.has_error() && at_tail == Ok(false) {
             at_tail = context.machine().barrier().await.map(|()| true);
             continue;
@@ -94,7 +95,9 @@ async fn answers(
             || plan.available_bytes() >= number(request.min_bytes)
             || Instant::now() >= deadline;
         if enough {
-            break context.engine.reader.fetch(plan).await;
+            let claim = context.answers.claim(plan.available_bytes().min(bytes_max));
+            plan.limit_to(claim.bytes());
+            break (context.engine.reader.fetch(plan).await, claim);
         }
         tokio::select! {
             biased;
@@ -103,6 +106,7 @@ async fn answers(
             () = sleep_until(deadline) => {}
         }
     };
+    hold(claim, &mut fetched);
     let answer = |(asked, fetched): (&Asked, _)| match fetched {
         Ok(found) => show(asked.partition, found),
         Err(failure) => fail(version, asked.partition, &failure, at_tail.is_err()),
@@ -110,6 +114,15 @@ async fn answers(
     let mut answers: Vec<_> = asked.iter().zip(fetched).map(answer).collect();
     send_nearer(&mut answers, nearer);
     answers
+}
+
+/// Holds memory for as long as it takes to write what was fetched.
+fn hold(mut claim: Claim, fetched: &mut [Result<Fetched, FetchError>]) {
+    claim.settle(fetched.iter().flatten().map(|it| it.records_bytes).sum());
+    let parts = fetched.iter_mut().flatten().flat_map(|it| &mut it.records);
+    if let Some(last) = parts.last() {
+        *last = claim.attach(std::mem::take(last));
+    }
 }
 
 /// The brokers that a consumer with a rack should rather read some of the partitions from, by place

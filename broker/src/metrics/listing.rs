@@ -229,6 +229,14 @@ fn clients(page: &mut Page, context: &Context) {
     let (used, total) = context.memory.used_bytes();
     page.gauge("odradek_request_memory_bytes", "Memory that requests in flight take.").is(used);
     page.gauge("odradek_request_memory_max_bytes", "Memory that they may take.").is(total);
+    let (used, total) = context.answers.used_bytes();
+    page.gauge("odradek_answer_memory_bytes", "Records in answers that clients have yet to take.")
+        .is(used);
+    page.gauge(
+        "odradek_answer_memory_max_bytes",
+        "How many there may be before each client gets a batch at a time.",
+    )
+    .is(total);
 }
 
 /// A number as Prometheus writes it.
