@@ -18,6 +18,9 @@ pub(super) const READ_ENTRIES_MAX: std::num::NonZeroUsize =
 /// Time between two attempts to reach the log or the store.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often log and store must say that they don't belong together.
+const READINGS: u32 = 4;
+
 /// Why a machine can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -93,8 +96,32 @@ pub(super) struct Recovered {
     pub(super) bytes: u64,
 }
 
-/// The state at the tail of the log, once it is sure that log and objects belong together.
+impl StartError {
+    /// Whether it may be that the store gave a wrong answer: that something is not there which is,
+    /// or other bytes than it has.
+    fn is_hearsay(&self) -> bool {
+        use StartError::{ForeignObjects, NoSnapshot, ObjectsElsewhere};
+        matches!(self, ForeignObjects(_) | NoSnapshot { .. } | ObjectsElsewhere)
+    }
+}
+
+/// The state at the tail of the log, once it is sure that log and objects belong together. That
+/// they don't is believed when it was seen several times: a broker that ends is worse than one that
+/// looks twice.
 pub(super) async fn recover_own(ports: &Ports) -> Result<Recovered, StartError> {
+    for _ in 1..READINGS {
+        match recover_claimed(ports).await {
+            Err(error) if error.is_hearsay() => {
+                tracing::warn!(%error, "looking again");
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            answer => return answer,
+        }
+    }
+    recover_claimed(ports).await
+}
+
+async fn recover_claimed(ports: &Ports) -> Result<Recovered, StartError> {
     let mut recovered = recover(ports).await?;
     let claimant = claim::claimant(&*ports.objects).await?;
     if recovered.state.log_id().is_nil() {
@@ -181,5 +208,55 @@ where
             }
             answer => return answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::command::BrokerAddress;
+    use crate::log::memory::MemoryLog;
+    use crate::machine::{Machine, MachineConfig};
+    use crate::object::ObjectStore;
+    use crate::object::faulty::{Faults, FaultyObjectStore};
+    use crate::object::memory::MemoryObjectStore;
+    use crate::peer::NoPeers;
+
+    fn ports(objects: impl ObjectStore + 'static, log: &MemoryLog) -> Ports {
+        Ports {
+            objects: Arc::new(objects),
+            log: Arc::new(log.clone()),
+            clock: Arc::new(ManualClock::new(0)),
+            peers: Arc::new(NoPeers),
+        }
+    }
+
+    async fn start(ports: Ports, seed: u64) -> Result<Machine, StartError> {
+        Machine::start(MachineConfig::default(), BrokerAddress::default(), ports, seed).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_for_a_moment_denies_its_claim_ends_no_broker() {
+        let (log, objects) = (MemoryLog::default(), MemoryObjectStore::default());
+        start(ports(objects.clone(), &log), 1).await.unwrap().kill();
+        let denies = Faults { not_found: 1.0, ..Faults::default() };
+        let faulty = FaultyObjectStore::new(Arc::new(objects), 2, denies);
+        let control = faulty.control().clone();
+        let starting = tokio::spawn(start(ports(faulty, &log), 2));
+        tokio::time::sleep(RETRY_INTERVAL + RETRY_INTERVAL / 2).await;
+        assert!(!starting.is_finished());
+        control.set(Faults::default());
+        starting.await.unwrap().unwrap().kill();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_keeps_denying_it_is_another_one() {
+        let log = MemoryLog::default();
+        start(ports(MemoryObjectStore::default(), &log), 1).await.unwrap().kill();
+        let error = start(ports(MemoryObjectStore::default(), &log), 2).await.err();
+        assert!(matches!(error, Some(StartError::ObjectsElsewhere)), "{error:?}");
     }
 }
