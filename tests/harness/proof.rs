@@ -5,9 +5,9 @@ use std::process::Command;
 
 use crate::swarm::Report;
 
-/// Adds worlds of the swarm that broke no rule: `seeds 400..956`, or any other words for seeds that
-/// were drawn.
-pub fn add_swarm(seeds: &str, reports: &[Report]) {
+/// Adds worlds of a kind of swarm that broke no rule: `seeds 400..956`, or any other words for
+/// seeds that were drawn.
+pub fn add_swarm(kind: &str, seeds: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     let hours: f64 = reports.iter().map(|it| it.lived.as_secs_f64() / 3600.0).sum();
     let seeds = match seeds.strip_prefix("seeds ") {
@@ -22,7 +22,7 @@ pub fn add_swarm(seeds: &str, reports: &[Report]) {
         format!("transactions={}", sum(|it| it.transactions)),
         format!("brokers_killed={}", sum(|it| it.kills)),
     ];
-    add("swarm", &amounts);
+    add(kind, &amounts);
 }
 
 fn add(kind: &str, amounts: &[String]) {

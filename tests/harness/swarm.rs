@@ -36,6 +36,7 @@ mod judge;
 mod member;
 mod net;
 mod operator;
+pub mod outages;
 pub mod plan;
 mod producer;
 mod reader;
@@ -83,6 +84,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// Records outside of transactions that were acknowledged.
     pub acknowledged: usize,
+    /// Of these those that idempotent producers sent.
+    pub acknowledged_once: usize,
     /// Records that were sent, of which that is not known.
     pub unknown: usize,
     /// Transactions.
@@ -240,8 +243,13 @@ impl World {
             clients.push(tokio::spawn(self.clone().inflict(fault)));
         }
         sleep(self.end - Instant::now()).await;
-        let healed = Instant::now();
         self.heal();
+        self.finish(clients, watching).await
+    }
+
+    /// Comes to the end of a healed world.
+    async fn finish(self, clients: Vec<JoinHandle<()>>, watching: JoinHandle<()>) -> Report {
+        let healed = Instant::now();
         self.complete().await;
         self.drain().await;
         let converged_after = healed.elapsed();
@@ -303,8 +311,7 @@ impl World {
         let mut number = 0;
         let mut asker = || {
             number += 1;
-            let seed = self.plan.seed.wrapping_mul(7919).wrapping_add(number);
-            Asker::new(self.net.clone(), seed, self.end)
+            Asker::of(self, number)
         };
         let world = || self.clone();
         let mut clients = Vec::new();
@@ -344,7 +351,7 @@ impl World {
         };
         let partitions: Vec<TopicPartition> = topics.into_iter().flat_map(of).collect();
         loop {
-            sleep(POLL).await;
+            sleep(self.plan.stretched(POLL)).await;
             let mut fell = Vec::new();
             let shared = &mut *self.lock();
             for broker in &shared.brokers {
@@ -405,13 +412,15 @@ impl World {
         trace.sort_by_key(|line| line[..8].trim_start().parse::<u64>().unwrap());
         let calls = self.calls.calls();
         let shared = self.lock();
-        let acknowledged =
-            shared.sent.iter().flatten().filter(|it| it.acknowledged.is_some()).count();
+        let sent = || shared.sent.iter().flatten();
+        let acknowledged = sent().filter(|it| it.acknowledged.is_some()).count();
+        let once = sent().filter(|it| it.acknowledged.is_some() && it.only_once).count();
         Report {
             trace,
             violations: shared.violations.clone(),
             acknowledged,
-            unknown: shared.sent.iter().flatten().count() - acknowledged,
+            acknowledged_once: once,
+            unknown: sent().count() - acknowledged,
             transactions: self.ledger.transactions().len(),
             calls: calls.iter().filter(|call| call.is_done).count(),
             started: shared.started,

@@ -50,6 +50,9 @@ use crate::hasty;
 /// The topic that everybody writes to.
 pub const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
 
+/// How long it may take until the store has nothing but what is referred to.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
 /// What a world is like.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -300,7 +303,7 @@ impl World {
         let found = self.read_all(&engine.reader).await;
         check(self.plan.seed, &self.history.lock().unwrap().sent, &found);
         if self.plan.moves {
-            settle(self.plan.seed, &self.objects, &engine).await;
+            settle(self.plan.seed, &self.objects, &engine, SETTLE_MAX).await;
             assert_eq!(self.read_all(&engine.reader).await, found, "seed {}", self.plan.seed);
         }
         let trimmed = match self.log.read(Lsn::ZERO, NonZeroUsize::MIN, Freshness::Latest).await {
@@ -349,8 +352,13 @@ impl World {
 }
 
 /// Waits until the store holds what the state refers to, and nothing else (C1).
-pub(crate) async fn settle(seed: u64, objects: &MemoryObjectStore, engine: &Engine) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) async fn settle(
+    seed: u64,
+    objects: &MemoryObjectStore,
+    engine: &Engine,
+    within: Duration,
+) {
+    let deadline = Instant::now() + within;
     loop {
         let most = NonZeroUsize::new(100_000).unwrap();
         let listed = objects.list(SegmentId::PREFIX, None, most).await.unwrap();

@@ -20,6 +20,7 @@ import blackbox_plan  # noqa: E402: beside the suites of clients
 # Kinds of long runs, and what one of them is measured by, if its longest is worth telling.
 KINDS = {
     "swarm": ("Swarm (`simulation/swarm.rs`)", None),
+    "long swarm": ("Swarm of two hours a world, with outages of up to an hour", None),
     "blackbox": ("Black box (`clients/blackbox.py`)", "minutes"),
     "lives": ("Life of data in real time (`clients/test_cluster_lives.py`)", "minutes"),
     "fuzz": ("Fuzz targets, with a fuzzer that follows coverage (`fuzz/run`)", None),
@@ -66,10 +67,10 @@ def number(path, pattern):
     return int(re.search(pattern + r"([\d_]+)", read(path))[1].replace("_", ""))
 
 
-def worlds(name):
+def worlds(name, size=""):
     """How many worlds a simulation has: with the same seeds each time, and with new ones."""
     path = f"simulation/{name}.rs"
-    return number(path, "const FIXED: u64 = "), number(path, "const FRESH: usize = ")
+    return number(path, f"const {size}FIXED: u64 = "), number(path, f"const {size}FRESH: usize = ")
 
 
 def usual():
@@ -77,6 +78,7 @@ def usual():
     # All that can be drawn but copies of machines, which plans leave out.
     faults = number("harness/swarm/fault.rs", r"const ANY_TIME: \[Self; ") - 1
     fixed, fresh = worlds("swarm")
+    long_fixed, long_fresh = worlds("swarm", "LONG_")
     concerns = {"appends": "seeds", "groups": "groups", "transactions": "transactions", "lives of data": "life"}
     smaller = "; ".join("{} {} and {}".format(what, *worlds(name)) for what, name in concerns.items())
     kinds = len(blackbox_plan.KINDS)
@@ -87,7 +89,8 @@ def usual():
     blackbox_seconds, lives_seconds = number(blackbox, "CHAOS_SECONDS., "), number(lives, "SOAK_SECONDS., ")
     return (
         f"| Swarm (`simulation/swarm.rs`): whole brokers, {faults} kinds of faults drawn at random "
-        f"| {fixed} worlds with the same seeds each time, {fresh} with new ones |",
+        f"| {fixed} worlds with the same seeds each time, {fresh} with new ones; {long_fixed} and {long_fresh} of two "
+        "hours |",
         f"| Worlds of a single concern (`simulation/`) | likewise: {smaller} |",
         f"| Black box (`{blackbox}`): librdkafka, Java, franz-go, {kinds} kinds of faults, over MinIO and DynamoDB "
         f"Local | {blackbox_seconds} s of faults |",

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use odradek_tests::proof;
 use odradek_tests::seeds::{Asked, asked};
+use odradek_tests::swarm::outages::{self, Outage};
 use odradek_tests::swarm::{Plan, Report, ends, run, shrink};
 
 /// Seeds that are run every time.
@@ -14,36 +16,90 @@ const FIXED: u64 = 60;
 /// Seeds that are run once and are others the next time.
 const FRESH: usize = 8;
 
-/// Runs a seed, which must break no rule.
-fn judged(seed: u64) -> Report {
-    let report = run(Plan::of(seed));
+/// Long worlds that are run every time, and those that are others the next time.
+const LONG_FIXED: u64 = 3;
+const LONG_FRESH: usize = 1;
+
+/// Runs a plan, which must break no rule.
+fn judged(plan: &Plan) -> Report {
+    let report = run(plan.clone());
+    let seed = plan.seed;
     assert!(
         report.violations.is_empty(),
         "seed {seed}: {:#?}\nODRADEK_SEED={seed} shows what happened, ODRADEK_SHRINK={seed} looks \
-         for the smallest plan that fails, of {:?}",
+         for the smallest plan that fails, of {plan:?}",
         report.violations,
-        Plan::of(seed),
     );
     report
 }
 
-/// Runs a seed and prints what happened.
-fn show(seed: u64) {
-    let report = run(Plan::of(seed));
+/// Runs a plan and prints what happened.
+fn show(plan: &Plan) {
+    let report = run(plan.clone());
     report.trace.iter().for_each(|line| println!("{line}"));
-    println!("{:#?}\n{:#?}", Plan::of(seed), report.violations);
+    println!("{plan:#?}\n{:#?}", report.violations);
     assert!(report.violations.is_empty());
 }
 
-fn summarise(what: &str, reports: &[Report]) {
+/// Looks for the smallest plan that fails as one does, and prints what happens in it.
+fn shrunk(plan: &Plan) {
+    let mut attempts = 0;
+    let smallest = shrink::shrink(plan, &mut |plan| {
+        attempts += 1;
+        !run(plan.clone()).violations.is_empty()
+    });
+    let report = run(smallest.clone());
+    report.trace.iter().for_each(|line| println!("{line}"));
+    println!("after {attempts} attempts: {smallest:#?}\n{:#?}", report.violations);
+}
+
+/// Runs the worlds that the environment asks for; the usual ones if it asks for none, of which it
+/// gives the reports of those that are fixed.
+fn swarm(kind: &str, plan: fn(u64) -> Plan, fixed: u64, fresh: usize) -> Vec<Report> {
+    if let Ok(seed) = std::env::var("ODRADEK_SHRINK") {
+        shrunk(&plan(seed.parse().expect("ODRADEK_SHRINK is a number")));
+        return Vec::new();
+    }
+    let fresh = match asked(fresh) {
+        Asked::One(seed) => {
+            show(&plan(seed));
+            return Vec::new();
+        }
+        Asked::Only(seeds) => {
+            let what = format!("seeds {seeds:?}");
+            let reports: Vec<Report> = seeds.map(|seed| judged(&plan(seed))).collect();
+            summarise(kind, &what, &reports);
+            return Vec::new();
+        }
+        Asked::Usual(fresh) => fresh,
+    };
+    let fixed_seeds = 0..fixed;
+    let fixed: Vec<Report> = fixed_seeds.clone().map(|seed| judged(&plan(seed))).collect();
+    summarise(kind, &format!("seeds {fixed_seeds:?}"), &fixed);
+    let fresh: Vec<Report> = fresh
+        .into_iter()
+        .map(|seed| {
+            println!("fresh seed {seed}");
+            judged(&plan(seed))
+        })
+        .collect();
+    if !fresh.is_empty() {
+        summarise(kind, "fresh seeds", &fresh);
+    }
+    fixed
+}
+
+fn summarise(kind: &str, what: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> usize| reports.iter().map(of).sum::<usize>();
     let hours: f64 = reports.iter().map(|it| it.lived.as_secs_f64() / 3600.0).sum();
+    proof::add_swarm(kind, what, reports);
     println!(
-        "{what}: {} worlds, {hours:.2} cluster hours, {} records acknowledged, {} unknown, {} \
-         transactions, {} calls of members, {} brokers started, {} killed, {} positions compared, \
-         at the end after {:?} at most",
+        "{kind}, {what}: {} worlds, {hours:.2} cluster hours, {} records acknowledged, {} of them \
+         of idempotent producers, {} unknown, {} transactions, {} calls of members, {} brokers \
+         started, {} killed, {} positions compared, at the end after {:?} at most",
         reports.len(),
         sum(|it| it.acknowledged),
+        sum(|it| it.acknowledged_once),
         sum(|it| it.unknown),
         sum(|it| it.transactions),
         sum(|it| it.calls),
@@ -56,41 +112,39 @@ fn summarise(what: &str, reports: &[Report]) {
 
 #[test]
 fn a_swarm_keeps_every_rule_whatever_goes_wrong() {
-    if let Ok(seed) = std::env::var("ODRADEK_SHRINK") {
-        let seed = seed.parse().expect("ODRADEK_SHRINK is a number");
-        let mut attempts = 0;
-        let smallest = shrink::shrink(&Plan::of(seed), &mut |plan| {
-            attempts += 1;
-            !run(plan.clone()).violations.is_empty()
-        });
-        let report = run(smallest.clone());
-        report.trace.iter().for_each(|line| println!("{line}"));
-        println!("after {attempts} attempts: {smallest:#?}\n{:#?}", report.violations);
+    let fixed = swarm("swarm", Plan::of, FIXED, FRESH);
+    if fixed.is_empty() {
         return;
     }
-    let fresh = match asked(FRESH) {
-        Asked::One(seed) => return show(seed),
-        Asked::Only(seeds) => {
-            let what = format!("seeds {seeds:?}");
-            return summarise(&what, &seeds.map(judged).collect::<Vec<_>>());
-        }
-        Asked::Usual(fresh) => fresh,
-    };
-    let fixed: Vec<Report> = (0..FIXED).map(judged).collect();
-    summarise("fixed seeds", &fixed);
     assert!(fixed.iter().map(|it| it.acknowledged).sum::<usize>() > 1000);
+    assert!(fixed.iter().map(|it| it.acknowledged_once).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.compared).sum::<usize>() > 1000);
     assert!(fixed.iter().map(|it| it.transactions).sum::<usize>() > 100);
     assert!(fixed.iter().map(|it| it.calls).sum::<usize>() > 100);
-    let fresh: Vec<Report> = fresh
-        .into_iter()
-        .map(|seed| {
-            println!("fresh seed {seed}");
-            judged(seed)
-        })
-        .collect();
-    if !fresh.is_empty() {
-        summarise("fresh seeds", &fresh);
+}
+
+#[test]
+fn a_swarm_of_two_hours_keeps_every_rule_whatever_goes_wrong() {
+    let fixed = swarm("long swarm", Plan::long, LONG_FIXED, LONG_FRESH);
+    assert!(fixed.iter().all(|it| it.lived > Duration::from_secs(2 * 60 * 60)));
+}
+
+#[test]
+fn an_outage_of_an_hour_ends_no_broker_and_is_over_within_30_s() {
+    for (seed, outage) in Outage::ALL.into_iter().enumerate() {
+        let seed = u64::try_from(seed).unwrap();
+        let outlived = outages::outlive(seed, outage, Duration::from_secs(60 * 60));
+        println!(
+            "{outage:?}: full service after {:?}, {:?} bytes of requests at most, {} records \
+             acknowledged",
+            outlived.served_after, outlived.request_bytes, outlived.report.acknowledged
+        );
+        assert_eq!(outlived.report.violations, Vec::<String>::new(), "{outage:?}");
+        assert!(outlived.served_after < Duration::from_secs(30), "{outage:?}: {outlived:?}");
+        assert_eq!(outlived.started, 5, "{outage:?}: some broker was started again");
+        let (taken, budget) = outlived.request_bytes;
+        assert!(taken <= budget, "{outage:?}: {taken} of {budget} bytes");
+        assert!(outlived.report.acknowledged > 0, "{outage:?}");
     }
 }
 

@@ -12,11 +12,18 @@ use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::World;
 use super::net::{Line, Net};
 use crate::client::{frame, response, topic};
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest that a client rests in a stretched world: members of groups are put out otherwise.
+const REST_MAX: Duration = Duration::from_secs(20);
+
+/// The longest that it waits there before the next attempt.
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// What FindCoordinator calls a group.
 pub(super) const GROUP: i8 = 0;
@@ -31,6 +38,8 @@ pub(super) struct Asker {
     pub(super) random: StdRng,
     /// Until when connections break on purpose.
     pub(super) end: Instant,
+    /// How many times longer than usual it rests until then.
+    pub(super) stretch: u32,
     /// Whether requests may arrive after the client has given them up: if brokers can tell.
     pub(super) lingers: bool,
     lines: BTreeMap<String, Line>,
@@ -39,23 +48,37 @@ pub(super) struct Asker {
 impl Asker {
     pub(super) fn new(net: Net, seed: u64, end: Instant) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { net, random, end, lingers: true, lines: BTreeMap::new() }
+        Self { net, random, end, stretch: 1, lingers: true, lines: BTreeMap::new() }
+    }
+
+    /// A client of the world, whatever number it has among them.
+    pub(super) fn of(world: &World, number: u64) -> Self {
+        let seed = world.plan.seed.wrapping_mul(7919).wrapping_add(number);
+        Self { stretch: world.plan.stretch, ..Self::new(world.net.clone(), seed, world.end) }
     }
 
     /// Another hand of the same client, with connections of its own.
     pub(super) fn hand(&mut self) -> Self {
         let lingers = self.lingers;
-        Self { lingers, ..Self::new(self.net.clone(), self.random.random(), self.end) }
+        let hand = Self::new(self.net.clone(), self.random.random(), self.end);
+        Self { lingers, ..hand }
     }
 
     /// Waits a moment before the next attempt.
     pub(super) async fn back_off(&mut self) {
-        self.pause(Duration::from_millis(50)).await;
+        self.pause(Duration::from_millis(50), BACK_OFF_MAX).await;
     }
 
-    /// Waits for so long, more or less.
-    pub(super) async fn pause(&mut self, about: Duration) {
-        sleep(self.random.random_range(about / 2..about * 2)).await;
+    /// Rests for so long, more or less, between two pieces of work.
+    pub(super) async fn rest(&mut self, about: Duration) {
+        self.pause(about, REST_MAX).await;
+    }
+
+    /// Waits; longer in a stretched world, as long as things go wrong in it.
+    async fn pause(&mut self, about: Duration, stretched_max: Duration) {
+        let length = self.random.random_range(about / 2..about * 2);
+        let stretched = (length * self.stretch).min(stretched_max);
+        sleep(stretched.min(self.end - Instant::now()).max(length)).await;
     }
 
     /// A host, whichever.

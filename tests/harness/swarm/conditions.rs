@@ -6,12 +6,14 @@ use odradek_storage::log::faulty::LogFaults;
 use odradek_storage::object::faulty::{Faults, Oddities};
 
 use super::fault::Fault;
+use super::plan::Plan;
 
 /// How long a late put may take at most: longer than a segment may wait for its commit.
 const LATE_PUT_MAX: Duration = Duration::from_secs(60);
 
-/// How late an append may land.
+/// How late an append may land, and how late in a stretched world.
 const LATE_APPEND_MAX: Duration = Duration::from_secs(30);
+const STRETCHED_LATE_APPEND_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
@@ -36,27 +38,31 @@ pub(super) struct Befalls {
 
 impl Befalls {
     /// What befalls the calls of the broker in this place. No call is ever done in no time.
-    pub(super) fn of<'a>(conditions: impl Iterator<Item = &'a Condition>, place: u64) -> Self {
+    pub(super) fn of<'a>(
+        plan: &Plan,
+        conditions: impl Iterator<Item = &'a Condition>,
+        place: u64,
+    ) -> Self {
         let mut all = Self::default();
         all.log.delayed = 1.0;
         all.log.delay_max = Duration::from_millis(2);
         all.objects.calls = all.log.clone();
         for condition in conditions.filter(|it| it.place.is_none_or(|of| of == place)) {
-            all.add(condition.fault, condition.strength);
+            all.add(plan, condition.fault, condition.strength);
         }
         all
     }
 
-    fn add(&mut self, fault: Fault, strength: f64) {
-        self.add_to_store(fault, strength);
-        self.add_to_log(fault, strength);
+    fn add(&mut self, plan: &Plan, fault: Fault, strength: f64) {
+        self.add_to_store(plan, fault, strength);
+        self.add_to_log(plan, fault, strength);
         if fault == Fault::SlowBroker {
             self.log_oddities.slowness = if strength < 0.5 { 4 } else { 20 };
             self.object_oddities.slowness = self.log_oddities.slowness;
         }
     }
 
-    fn add_to_store(&mut self, fault: Fault, strength: f64) {
+    fn add_to_store(&mut self, plan: &Plan, fault: Fault, strength: f64) {
         let calls = &mut self.objects.calls;
         match fault {
             Fault::StoreLatency => calls.delay_max = Duration::from_millis(200).mul_f64(strength),
@@ -73,7 +79,7 @@ impl Befalls {
             Fault::StoreReplyLost => calls.answer_lost = 0.3 * strength,
             Fault::StoreLatePut => {
                 calls.late = 0.1 * strength;
-                calls.late_max = LATE_PUT_MAX;
+                calls.late_max = plan.stretched(LATE_PUT_MAX);
             }
             Fault::StoreConflict => self.object_oddities.conflict = 0.2 * strength,
             Fault::StoreOwnRetry => self.object_oddities.own_retry = 0.2 * strength,
@@ -90,7 +96,8 @@ impl Befalls {
         }
     }
 
-    fn add_to_log(&mut self, fault: Fault, strength: f64) {
+    fn add_to_log(&mut self, plan: &Plan, fault: Fault, strength: f64) {
+        let late_max = plan.stretched(LATE_APPEND_MAX).min(STRETCHED_LATE_APPEND_MAX);
         match fault {
             Fault::LogLatency => self.log.delay_max = Duration::from_millis(60).mul_f64(strength),
             Fault::LogFailBefore => {
@@ -100,11 +107,11 @@ impl Befalls {
             Fault::LogFailAfter => self.log.answer_lost = 0.3 * strength,
             Fault::LogLateAppend => {
                 self.log.late = 0.1 * strength;
-                self.log.late_max = LATE_APPEND_MAX.mul_f64(strength);
+                self.log.late_max = late_max.mul_f64(strength);
             }
             Fault::LogDoubled => {
                 self.log_oddities.doubled = 0.3 * strength;
-                self.log_oddities.doubled_max = LATE_APPEND_MAX.mul_f64(strength);
+                self.log_oddities.doubled_max = late_max.mul_f64(strength);
             }
             Fault::LogThrottle => {
                 self.log.throttled = 0.03 * strength;

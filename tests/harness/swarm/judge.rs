@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use odradek_protocol::id::TopicPartition;
@@ -23,6 +24,9 @@ use crate::groups;
 use crate::transactions::{consumer, rules};
 use crate::world::{check, settle};
 
+/// How long it may take until the store has nothing but what is referred to.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
 /// The topic that is written to when all is over.
 pub(super) const LAST: &str = "last";
 
@@ -30,8 +34,12 @@ impl World {
     /// Waits until nobody feeds them any more, pipelines have come to the end, and nothing is open
     /// or late.
     pub(super) async fn drain(&self) {
-        let limit = Instant::now() + CONVERGE_MAX;
+        let mut limit = Instant::now() + CONVERGE_MAX;
         loop {
+            // What lands late is more to do, and nobody can hurry it.
+            if self.late() > 0 {
+                limit = Instant::now() + CONVERGE_MAX;
+            }
             let left = self.left().await;
             match left {
                 None => break,
@@ -45,8 +53,13 @@ impl World {
         self.lock().is_drained = true;
     }
 
+    /// Calls that have yet to land.
+    fn late(&self) -> usize {
+        self.lock().ports.iter().map(|(_, ports)| ports.late()).sum()
+    }
+
     async fn left(&self) -> Option<String> {
-        let late: usize = self.lock().ports.iter().map(|(_, ports)| ports.late()).sum();
+        let late = self.late();
         if late > 0 {
             return Some(format!("{late} calls that land late"));
         }
@@ -114,7 +127,7 @@ impl World {
         self.ledger.violations().into_iter().for_each(|it| {
             self.lock().violations.push(format!("{}: {}", it.rule, it.how));
         });
-        settle(self.plan.seed, &self.objects, &engine).await;
+        settle(self.plan.seed, &self.objects, &engine, self.plan.stretched(SETTLE_MAX)).await;
         self.examine().await;
     }
 

@@ -52,7 +52,7 @@ impl Member {
     /// Lives as long as things go wrong, and longer: until the group has come to rest.
     pub(super) async fn run(mut self) {
         while !self.world.lock().is_drained {
-            self.asker.pause(INTERVAL / 2).await;
+            self.asker.rest(INTERVAL / 2).await;
             let Some(host) = self.asker.coordinator(NAME, GROUP).await else { continue };
             self.speak(&host).await;
             for at in 0..self.owned.len() {

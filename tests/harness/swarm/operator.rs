@@ -57,7 +57,7 @@ impl Operator {
             }
             let name = format!("scratch-{number}");
             self.live(&name).await;
-            self.asker.pause(Duration::from_secs(1)).await;
+            self.asker.rest(Duration::from_secs(1)).await;
         }
     }
 

@@ -17,6 +17,13 @@ const CHOSEN: f64 = 0.3;
 /// given what was meant for the other where both propose the same.
 const LEFT_OUT: Fault = Fault::Clone;
 
+/// How long things go wrong in a long world.
+const LONG: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// The longest that anything is stretched to: outages of an hour are the longest that are promised
+/// to be lived through.
+const STRETCHED_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// What a world is like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -26,6 +33,9 @@ pub struct Plan {
     pub brokers: u64,
     /// How long things go wrong, in simulated time.
     pub duration: Duration,
+    /// How many times slower than usual everything happens that is not of a broker itself: what
+    /// goes wrong lasts longer, clients rest longer, data is moved later.
+    pub stretch: u32,
     /// What goes wrong.
     pub faults: BTreeSet<Fault>,
     /// Clients of each kind.
@@ -71,6 +81,7 @@ impl Plan {
             seed,
             brokers: random.random_range(1..=5),
             duration: Duration::from_secs(seconds),
+            stretch: 1,
             faults,
             clients: Clients {
                 producers: random.random_range(1..=4),
@@ -86,5 +97,20 @@ impl Plan {
             log_kept: Duration::from_secs([8, 40][random.random_range(0..2)]),
             linger: Duration::from_millis([5, 20, 100][random.random_range(0..3)]),
         }
+    }
+
+    /// The plan of a seed in a world of two hours, in which something may be out of reach for one.
+    /// Not more happens in it than in others, but all that takes a broker's time passes: leases,
+    /// sessions, transactions and what it remembers of producers end.
+    pub fn long(seed: u64) -> Self {
+        let stretch = [20, 60, 300][usize::try_from(seed % 3).unwrap_or(0)];
+        let plan = Self::of(seed);
+        let log_kept = plan.log_kept * stretch;
+        Self { duration: LONG, stretch, log_kept, ..plan }
+    }
+
+    /// So long in this world as it says, which is longer the more it is stretched, up to an hour.
+    pub fn stretched(&self, time: Duration) -> Duration {
+        (time * self.stretch).min(STRETCHED_MAX.max(time))
     }
 }

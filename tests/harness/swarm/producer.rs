@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use kafka_protocol::messages::InitProducerIdRequest;
+use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use odradek_protocol::ResponseError as Code;
 use odradek_protocol::id::TopicPartition;
 use rand::Rng;
@@ -57,7 +57,7 @@ impl Producer {
                 self.live_idempotent().await;
             } else {
                 self.send_several().await;
-                self.asker.pause(Duration::from_millis(300)).await;
+                self.asker.rest(Duration::from_millis(300)).await;
             }
         }
     }
@@ -121,7 +121,10 @@ impl Producer {
         let mut sequence = 0;
         for _ in 0..self.asker.random.random_range(1..10) {
             let mut left: Vec<(usize, Bytes)> = Vec::new();
-            for _ in 0..self.asker.random.random_range(1..=WINDOW) {
+            // Nobody may overtake the first: a partition takes whatever a producer begins with that
+            // it doesn't know, as in Kafka, and what comes before that is too old then.
+            let most = if sequence == 0 { 1 } else { WINDOW };
+            for _ in 0..self.asker.random.random_range(1..=most) {
                 let value = self.value(life);
                 let spec = BatchSpec::of([value.clone()]).by(id, 0, sequence);
                 left.push((self.send(partition, &value, true), spec.encode()));
@@ -129,14 +132,18 @@ impl Producer {
             }
             while !left.is_empty() {
                 left = self.send_window(partition, left).await;
-                self.asker.pause(Duration::from_millis(100)).await;
+                self.asker.rest(Duration::from_millis(100)).await;
             }
         }
     }
 
     async fn init(&mut self) -> Option<i64> {
         let host = self.asker.any()?;
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(60_000)
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
         let answer = self.asker.ask(&host, 4, &request).await?;
         (answer.error_code == 0).then_some(answer.producer_id.0)
     }

@@ -42,7 +42,7 @@ impl Reader {
         let mut positions: BTreeMap<(String, i32), i64> = BTreeMap::new();
         let names = self.world.names();
         while Instant::now() < self.world.end {
-            self.asker.pause(Duration::from_millis(150)).await;
+            self.asker.rest(Duration::from_millis(150)).await;
             let name = names[self.asker.random.random_range(0..names.len())].clone();
             let partition = self.asker.random.random_range(0..self.world.plan.partitions);
             let Some(host) = self.asker.leader(&name, partition).await else { continue };

@@ -13,6 +13,8 @@ use odradek_storage::log::faulty::FaultyLog;
 use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::faulty::FaultyObjectStore;
 use odradek_storage::writer::WriterConfig;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
 use super::World;
@@ -77,6 +79,11 @@ impl Running {
         self.door.state().snapshots > 0
     }
 
+    /// Bytes that requests in flight take, and those that they may.
+    pub(super) fn request_bytes(&self) -> (usize, usize) {
+        self.broker.request_bytes()
+    }
+
     /// Stops it for a while, as a process is by a signal; when it goes on, its clock tells it.
     pub(super) fn doze(&self, on: bool) {
         self.clock.sleep(on);
@@ -96,7 +103,7 @@ impl World {
             shared.started += 1;
             shared.started
         };
-        let drawn = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let drawn = self.drawn(number, 0);
         let mut seed = copied.unwrap_or(drawn);
         let door = Door::default();
         let log = FaultyLog::new(Arc::new(self.log.clone()), drawn ^ 2, Default::default());
@@ -112,6 +119,7 @@ impl World {
             clock: Arc::<ManualClock>::clone(&clock),
             peers: Arc::new(self.peers.way_of(&host(place))),
         };
+        let mut attempt = 0;
         let (broker, pipes) = loop {
             let config = Config { memory_bytes: 1 << 20, ..Config::default() };
             let engine = engine_config(&self.plan, place, seed);
@@ -123,7 +131,8 @@ impl World {
             }
             sleep(RESTART_INTERVAL).await;
             // Another process, with numbers of its own.
-            seed = seed.rotate_left(1) ^ drawn;
+            attempt += 1;
+            seed = self.drawn(number, attempt);
         };
         let engine = broker.engine().clone();
         self.peers.enter(&host(place), PORT, engine.machine.clone());
@@ -134,6 +143,13 @@ impl World {
         tokio::spawn(self.clone().supervise(number, engine.clone()));
         let running = Running { number, place, seed, engine, clock, door, broker };
         self.lock().brokers.push(running);
+    }
+
+    /// Where the random numbers of a process come from. No two may have the same: one whose numbers
+    /// were but near to those of others had the incarnation of another, hours later.
+    fn drawn(&self, number: u64, attempt: u64) -> u64 {
+        let process = StdRng::seed_from_u64(number << 32 | attempt).random::<u64>();
+        StdRng::seed_from_u64(self.plan.seed ^ process).random()
     }
 
     /// Starts a broker again that says it can't go on, which none may ever have to say here.
@@ -181,7 +197,7 @@ impl World {
     pub(super) fn befall_all(&self) {
         let shared = self.lock();
         for (place, ports) in &shared.ports {
-            ports.befall(Befalls::of(shared.conditions.iter(), *place));
+            ports.befall(Befalls::of(&self.plan, shared.conditions.iter(), *place));
         }
     }
 }
@@ -190,7 +206,7 @@ impl World {
 const PORT: u16 = 9092;
 
 fn engine_config(plan: &Plan, place: u64, seed: u64) -> EngineConfig {
-    let life = hasty::life(TICK, UNIT_BYTES);
+    let life = hasty::life(plan.stretched(TICK), UNIT_BYTES);
     let hasty = hasty::engine(place, seed, plan.snapshot_entries, plan.inline_bytes_max, life);
     EngineConfig {
         address: BrokerAddress { host: host(place), port: PORT, ..BrokerAddress::default() },

@@ -94,7 +94,7 @@ impl Transactor {
     /// Works: a feeder until nothing goes wrong any more, a pipeline until everything is copied.
     pub(super) async fn run(mut self) {
         while !self.is_done() {
-            self.asker.pause(Duration::from_millis(100)).await;
+            self.asker.rest(Duration::from_millis(100)).await;
             if self.identity.is_none() {
                 self.init().await;
                 continue;

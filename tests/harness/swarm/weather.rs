@@ -37,6 +37,9 @@ const SHORT_MAX: Duration = Duration::from_secs(10);
 /// Longest stop of all.
 const LONG_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// How long a place may be without the broker that was killed there.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+
 /// How long one waits for a snapshot to begin, to be killed in it.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(6);
 
@@ -46,22 +49,27 @@ impl World {
         let number = u64::try_from(fault_number(fault)).unwrap();
         let seed = self.plan.seed.wrapping_mul(131).wrapping_add(number);
         let mut random = StdRng::seed_from_u64(seed);
+        let length = self.window();
         let mut window = Instant::now();
         while window < self.end {
             let acts = random.random_bool(ACTS) && !self.is_quiet(window);
-            let delay = random.random_range(Duration::ZERO..WINDOW);
-            sleep_until(window + delay).await;
+            let delay = random.random_range(Duration::ZERO..length);
+            sleep_until(self.end.min(window + delay)).await;
             if acts && Instant::now() < self.end {
                 self.let_happen(fault, &mut random).await;
             }
-            window = (window + WINDOW).max(Instant::now());
-            sleep_until(window).await;
+            window = (window + length).max(Instant::now());
+            sleep_until(self.end.min(window)).await;
         }
+    }
+
+    fn window(&self) -> Duration {
+        self.plan.stretched(WINDOW)
     }
 
     /// Whether nothing begins to go wrong in the window at hand.
     fn is_quiet(&self, at: Instant) -> bool {
-        let window = (at - self.began).as_secs() / WINDOW.as_secs();
+        let window = (at - self.began).as_secs() / self.window().as_secs();
         StdRng::seed_from_u64(self.plan.seed ^ window.rotate_left(32)).random_bool(0.25)
     }
 
@@ -92,9 +100,10 @@ impl World {
         }
     }
 
-    /// Some time for which a fault of this kind lasts.
+    /// Some time for which a fault of this kind lasts: until everything is healed at most.
     fn length(&self, fault: Fault, random: &mut StdRng) -> Duration {
-        random.random_range(Duration::from_secs(1)..fault.length_max())
+        let most = self.plan.stretched(fault.length_max());
+        random.random_range(Duration::from_secs(1)..most).min(self.end - Instant::now())
     }
 
     /// Lets something be wrong with calls to the store or the log for a while.
@@ -136,7 +145,8 @@ impl World {
 
     /// Another comes sooner or later, to the same place or another.
     async fn replace(&self, place: u64, random: &mut StdRng) {
-        let away = random.random_range(Duration::ZERO..Duration::from_secs(10));
+        let away = random.random_range(Duration::ZERO..self.plan.stretched(AWAY_MAX));
+        let away = away.min(self.end - Instant::now());
         let stays = random.random_bool(0.5);
         sleep(if random.random_bool(0.5) { away } else { Duration::ZERO }).await;
         let place = if stays { place } else { self.new_place() };
