@@ -241,7 +241,7 @@ impl World {
         let node = broker.node();
         self.history.say(format!("broker {number} starts at place {place} as node {node}"));
         let engine = broker.engine.clone();
-        tokio::spawn(self.digests.clone().compare(engine, self.plan.seed));
+        tokio::spawn(self.digests.clone().compare(engine, self.plan.seed, 1));
         self.brokers.lock().unwrap().push(broker);
     }
 

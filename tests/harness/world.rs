@@ -239,7 +239,7 @@ impl World {
         let BrokerAddress { host, port, .. } = hasty::address(self.started);
         self.peers.enter(&host, port, engine.machine.clone());
         self.history.lock().unwrap().say(format!("broker {} starts", self.started));
-        tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
+        tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed, 1));
         Running { engine, objects, log }
     }
 

@@ -26,6 +26,9 @@ use crate::hasty;
 /// How long a broker that does not start is left alone before it is started again.
 const RESTART_INTERVAL: Duration = Duration::from_millis(200);
 
+/// At how many entries of a stretched world, of which there are many, digests are compared.
+const STRETCHED_DIGEST_ENTRIES: u64 = 10;
+
 /// A tenth of the pace at which data is moved, and about how many bytes merged segments have.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 pub(super) const UNIT_BYTES: u64 = 4000;
@@ -139,7 +142,9 @@ impl World {
         self.net.enter(&host(place), number, pipes, door.clone());
         let node = engine.machine.node_id();
         self.say(&format!("broker {number} starts at place {place} as node {node}"));
-        tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed));
+        let digests = self.digests.clone();
+        let every = if self.plan.stretch > 1 { STRETCHED_DIGEST_ENTRIES } else { 1 };
+        tokio::spawn(digests.compare(engine.clone(), self.plan.seed, every));
         tokio::spawn(self.clone().supervise(number, engine.clone()));
         let running = Running { number, place, seed, engine, clock, door, broker };
         self.lock().brokers.push(running);
