@@ -194,3 +194,34 @@ fn the_page_of_proof_is_as_its_program_writes_it() {
     let is_same = fs::read(&page).unwrap() == printed.stdout;
     assert!(is_same, "tests/proof.md is old; with REWRITE=1 this test writes it anew");
 }
+
+/// The fuzzer is a workspace of its own, which the normal build does not touch: its lock would be
+/// refused by the next who wants to fuzz.
+#[test]
+fn the_lock_of_the_fuzzer_has_what_its_crates_need_in_the_versions_of_the_workspace() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (ours, its) = (read("Cargo.lock"), read("tests/fuzz/Cargo.lock"));
+    for (name, folder) in
+        [("odradek", "broker"), ("odradek-protocol", "protocol"), ("odradek-storage", "storage")]
+    {
+        let manifest = read(&format!("{folder}/Cargo.toml"));
+        let needed = manifest.split("[dependencies]\n").nth(1).unwrap().lines();
+        let needed = needed.take_while(|line| !line.is_empty());
+        let begin = format!("name = \"{name}\"\n");
+        let locked = its.split("\n\n").find(|package| package.contains(&begin)).unwrap();
+        for line in needed {
+            let needed = line.split(['.', ' ']).next().unwrap();
+            // With its version behind it if there are two.
+            let is_locked = locked.contains(&format!("\n \"{needed}\""))
+                || locked.contains(&format!("\n \"{needed} "));
+            assert!(is_locked, "tests/fuzz/Cargo.lock: {name} without {needed}");
+        }
+    }
+    for package in its.split("\n\n").filter(|package| package.contains("source = ")) {
+        let named: Vec<&str> = package.lines().skip_while(|it| *it != "[[package]]").collect();
+        let named = named[..3].join("\n");
+        let is_its_own = ["arbitrary", "libfuzzer-sys"].iter().any(|own| named.contains(own));
+        assert!(is_its_own || ours.contains(&named), "tests/fuzz/Cargo.lock: {named}");
+    }
+}
