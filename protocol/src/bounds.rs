@@ -133,6 +133,10 @@ impl Walk<'_> {
         self.count(count)?;
         for _ in 0..count {
             let tag = self.varint()?;
+            // Tags end at 2^31 - 1; the decoder would take more for a negative one.
+            if i32::try_from(tag).is_err() {
+                return Err(DecodeError::Length);
+            }
             let length = usize::try_from(self.varint()?).map_err(|_| DecodeError::Length)?;
             let before = self.rest.len();
             let known =

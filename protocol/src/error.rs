@@ -21,8 +21,8 @@ pub enum DecodeError {
     /// The bytes end before the message does.
     #[error("message ends early")]
     Truncated,
-    /// A length or a count that can't be.
-    #[error("length or count that can't be")]
+    /// A length, a count or a tag that can't be.
+    #[error("length, count or tag that can't be")]
     Length,
     /// More elements than any client sends.
     #[error("more than {0} elements in one request")]
