@@ -20,13 +20,15 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::Request;
 use odradek_tests::client::Client;
+use odradek_tests::process::{BrokerProcess, how_built};
 
-mod broker;
 mod crew;
-mod process;
+mod log_bytes;
+mod machine;
 
-use broker::{Broker, machine};
 use crew::{Crew, MEMBERS, Member, TOPIC};
+use log_bytes::log_bytes;
+use machine::{load, machine};
 
 const GROUPS: usize = 1000;
 
@@ -51,13 +53,13 @@ struct Measured {
 /// Measures the same request of all members, each connection sending one after the other. Nothing
 /// may be refused.
 async fn measure<R: Request>(
-    broker: &Broker,
+    broker: &BrokerProcess,
     crews: &mut [Crew],
     version: i16,
     request: impl Fn(&Member, i32) -> R + Copy,
     error: impl Fn(&R::Response) -> i16 + Copy,
 ) -> Measured {
-    let (before, began) = (broker.processor_seconds(), Instant::now());
+    let (before, began) = (broker.process.processor_seconds(), Instant::now());
     let connections = crews.iter_mut().flat_map(|crew| {
         let groups = &crew.groups;
         crew.clients.iter_mut().zip(0..).map(move |(client, number)| async move {
@@ -73,7 +75,7 @@ async fn measure<R: Request>(
     let count = f64::from(u32::try_from(ROUNDS * GROUPS * MEMBERS).unwrap());
     Measured {
         per_second: count / began.elapsed().as_secs_f64(),
-        processor_us: (broker.processor_seconds() - before) * 1e6 / count,
+        processor_us: (broker.process.processor_seconds() - before) * 1e6 / count,
     }
 }
 
@@ -111,7 +113,9 @@ async fn form(crews: &mut [Crew], kind: &str, form: impl AsyncFn(&mut Crew, Grou
 #[tokio::main]
 async fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Broker::start(folder.path().join("data"));
+    let before = load();
+    let data = folder.path().join("data");
+    let broker = BrokerProcess::in_folder(&data, &[]);
     let mut client = broker.client().await;
     set_rebalance_delay(&mut client).await;
     client.create_topic(TOPIC, i32::try_from(MEMBERS).unwrap()).await;
@@ -119,19 +123,19 @@ async fn main() {
     for _ in 0..CREWS {
         crews.push(Crew::new(broker.address).await);
     }
-    let (resident, log) = (broker.resident_mib(), broker.log_bytes());
+    let (resident, log) = (broker.process.resident_mib(), log_bytes(&data));
     let formed = form(&mut crews, "classic", Crew::form_classic).await;
-    let (with_groups, log_formed) = (broker.resident_mib(), broker.log_bytes());
+    let (with_groups, log_formed) = (broker.process.resident_mib(), log_bytes(&data));
     let nothing = |_: &Member, _| ApiVersionsRequest::default();
     let empty = measure(&broker, &mut crews, 0, nothing, |it| it.error_code).await;
     let heard = measure(&broker, &mut crews, 1, crew::heartbeat, |it| it.error_code).await;
-    let log_heard = broker.log_bytes();
+    let log_heard = log_bytes(&data);
     let code = |it: &OffsetCommitResponse| it.topics[0].partitions[0].error_code;
     let committed = measure(&broker, &mut crews, 7, crew::commit, code).await;
-    let log_committed = broker.log_bytes();
+    let log_committed = log_bytes(&data);
     crews.iter_mut().for_each(|crew| crew.groups.clear());
     let formed_consumer = form(&mut crews, "consumer", Crew::form_consumer).await;
-    let with_all = broker.resident_mib();
+    let with_all = broker.process.resident_mib();
     let consumer = crew::consumer_heartbeat;
     let heard_consumer = measure(&broker, &mut crews, 1, consumer, |it| it.error_code).await;
     let rows = [
@@ -155,7 +159,7 @@ async fn main() {
          | resident, with the connections only | {resident:.0} MiB |\n\
          | resident, with the classic groups | {with_groups:.0} MiB |\n\
          | resident, after the commits and with the consumer groups too | {with_all:.0} MiB |\n",
-        machine(),
+        machine(how_built(), &before),
         CREWS * MEMBERS,
         rows.concat(),
         (log_committed - log_heard) / (ROUNDS * GROUPS * MEMBERS),

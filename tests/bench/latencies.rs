@@ -20,14 +20,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
-pub(crate) const TOPIC: &str = "t";
+/// Partitions of the one topic that a load is on, unless it says otherwise.
 pub(crate) const PARTITIONS: i32 = 100;
 
-/// Connections that produce, and connections that consume a part of the partitions each.
+/// Connections that produce.
 const PRODUCERS: u32 = 8;
-const CONSUMERS: i32 = 4;
-
-const BATCH: u32 = 16 << 10;
 
 /// Requests that a connection may have in flight: more than any stop of the broker makes.
 const INFLIGHT_MAX: usize = 100_000;
@@ -40,6 +37,13 @@ pub(crate) struct Load {
     /// How long it is there before.
     pub(crate) warming: Duration,
     pub(crate) kib_per_second: u32,
+    /// Bytes of a batch.
+    pub(crate) batch: u32,
+    /// Topics, called as [`topic_name`] says, and the partitions of each: all in turn.
+    pub(crate) topics: u32,
+    pub(crate) partitions: i32,
+    /// Connections that consume a part of the first topic each.
+    pub(crate) consumers: i32,
     /// What moments are counted from.
     pub(crate) began: Instant,
 }
@@ -75,7 +79,26 @@ pub(crate) struct Quantiles {
     phases_p99: Vec<f64>,
 }
 
+/// The name of a topic that a load is on.
+pub(crate) fn topic_name(number: u32) -> String {
+    format!("t{number}")
+}
+
 impl Load {
+    /// Of 16 KiB batches to one topic that is consumed.
+    pub(crate) fn new(seconds: u32, kib_per_second: u32) -> Self {
+        Self {
+            lasts: Duration::from_secs(seconds.into()),
+            warming: Duration::from_secs(3),
+            kib_per_second,
+            batch: 16 << 10,
+            topics: 1,
+            partitions: PARTITIONS,
+            consumers: 4,
+            began: Instant::now(),
+        }
+    }
+
     /// Puts the load on a broker, for a phase.
     pub(crate) async fn run(self, address: SocketAddr) -> Phase {
         let first = self.began.elapsed();
@@ -83,8 +106,8 @@ impl Load {
         let span = Span { load: self, first, counts_from, ends: counts_from + self.lasts };
         let (done, is_done) = watch::channel(false);
         let mut consumers = Vec::new();
-        for place in 0..CONSUMERS {
-            let consumer = Consumer::new(address, place).await;
+        for place in 0..self.consumers {
+            let consumer = Consumer::new(address, self, place).await;
             consumers.push(tokio::spawn(consumer.run(span, is_done.clone())));
         }
         let mut producers = Vec::new();
@@ -110,6 +133,15 @@ impl Load {
     }
 }
 
+impl Load {
+    /// The topic and the partition of a batch.
+    fn place(&self, number: u64) -> (u32, i32) {
+        let partitions = u64::try_from(self.partitions).unwrap();
+        let topic = number / partitions % u64::from(self.topics);
+        (u32::try_from(topic).unwrap(), i32::try_from(number % partitions).unwrap())
+    }
+}
+
 impl Span {
     /// How late it is, if that counts.
     fn latency(&self, due: Duration) -> Option<u64> {
@@ -119,20 +151,24 @@ impl Span {
 
     /// Sends a batch whenever it is time to, and says when that was.
     async fn send(self, place: u32, mut write: OwnedWriteHalf, sent: mpsc::Sender<Duration>) {
-        let pace = Duration::from_secs(1) * PRODUCERS * (BATCH / 1024) / self.load.kib_per_second;
-        let mut due = self.first + pace * place / PRODUCERS;
-        let mut partition = i32::try_from(place).unwrap() * PARTITIONS / 8;
-        let (filler, mut id) = (filler(), 0);
+        let Load { batch, kib_per_second, .. } = self.load;
+        let pace = Duration::from_secs(1) * (batch / 1024) / kib_per_second;
+        let mut due = self.first + pace * place;
+        // All producers count the batches together, and the next phase does not begin anew.
+        let mut number = u64::try_from(due.as_nanos() / pace.as_nanos()).unwrap();
+        let (filler, mut id) = (filler(batch, 0), 0);
         while due < self.ends {
             sleep_until((self.load.began + due).into()).await;
             let micros = u64::try_from(due.as_micros()).unwrap();
             let value = [&micros.to_be_bytes(), &filler[..]].concat();
-            let request = produce_request(TOPIC, partition, -1, BatchSpec::of([value]).encode());
+            let (topic, partition) = self.load.place(number);
+            let batch = BatchSpec::of([value]).encode();
+            let request = produce_request(&topic_name(topic), partition, -1, batch);
             id += 1;
             sent.send(due).await.unwrap();
             write.write_all(&frame(9, id, &request)).await.unwrap();
-            partition = (partition + 1) % PARTITIONS;
-            due += pace;
+            number += u64::from(PRODUCERS);
+            due += pace * PRODUCERS;
         }
         // The other half still reads.
         write.forget();
@@ -165,15 +201,15 @@ async fn next_frame(read: &mut OwnedReadHalf) -> Bytes {
 }
 
 /// A value that compresses to about three quarters, as records do, without its first eight bytes.
-fn filler() -> Bytes {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+pub(crate) fn filler(batch: u32, seed: u64) -> Bytes {
+    let mut state = (2 * seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state.to_be_bytes()[0]
     };
-    (0..BATCH - 100).map(|at| if at % 4 == 0 { b' ' } else { next() }).collect()
+    (0..batch - 100).map(|at| if at % 4 == 0 { b' ' } else { next() }).collect()
 }
 
 /// A consumer at the tail of its part of the partitions.
@@ -184,14 +220,16 @@ struct Consumer {
 }
 
 impl Consumer {
-    async fn new(address: SocketAddr, place: i32) -> Self {
+    async fn new(address: SocketAddr, load: Load, place: i32) -> Self {
         let mut client = Client::connect(address).await;
         let mut positions = Vec::new();
-        for partition in (place..PARTITIONS).step_by(usize::try_from(CONSUMERS).unwrap()) {
+        let step = usize::try_from(load.consumers).unwrap();
+        for partition in (place..load.partitions).step_by(step) {
             let latest =
                 ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(-1);
-            let asked =
-                ListOffsetsTopic::default().with_name(topic(TOPIC)).with_partitions(vec![latest]);
+            let asked = ListOffsetsTopic::default()
+                .with_name(topic(&topic_name(0)))
+                .with_partitions(vec![latest]);
             let request = ListOffsetsRequest::default()
                 .with_replica_id(BrokerId(-1))
                 .with_topics(vec![asked]);
@@ -224,8 +262,9 @@ impl Consumer {
                 .with_fetch_offset(*offset)
                 .with_partition_max_bytes(1 << 20)
         });
-        let asked =
-            FetchTopic::default().with_topic(topic(TOPIC)).with_partitions(partitions.collect());
+        let asked = FetchTopic::default()
+            .with_topic(topic(&topic_name(0)))
+            .with_partitions(partitions.collect());
         let request = FetchRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(500)
@@ -250,10 +289,6 @@ impl Consumer {
 }
 
 impl Tail {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.phases.is_empty()
-    }
-
     pub(crate) fn add(&mut self, phase: Phase) {
         self.phases.push(phase);
     }

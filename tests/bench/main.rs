@@ -10,15 +10,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::{Client, fetch_request, frame, produce_request};
+use odradek_tests::process::BrokerProcess;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -33,61 +34,6 @@ const WINDOW: usize = 5;
 
 /// Batches in a request: librdkafka and the Java client send a batch for each partition.
 const PATHS: [(&str, usize); 2] = [("1 KiB batches", 1 << 10), ("16 KiB batches", 16 << 10)];
-
-/// A broker process, ended with this value.
-struct Broker {
-    child: Child,
-    address: SocketAddr,
-    started: Instant,
-}
-
-impl Broker {
-    fn start(data: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let started = Instant::now();
-        let child = Command::new(target.join("release/odradek"))
-            .args(["--listen", &address.to_string(), "--log-level", "warn", "--data"])
-            .arg(data)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a broker: build it with cargo build --release");
-        Self { child, address, started }
-    }
-
-    async fn client(&self) -> Client {
-        loop {
-            if TcpStream::connect(self.address).await.is_ok() {
-                return Client::connect(self.address).await;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Processor time so far, in seconds.
-    fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: f64 = fields[11..13].iter().map(|it| it.parse::<f64>().unwrap()).sum();
-        ticks / 100.0
-    }
-
-    /// Resident memory, in MiB.
-    fn resident_mib(&self) -> f64 {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        statm.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 4096.0 / 1048576.0
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
 
 /// What one way of sending the bytes came to.
 #[derive(Clone, Copy)]
@@ -152,12 +98,12 @@ fn batch_size(records: &Bytes) -> usize {
 }
 
 /// Runs one task a connection and measures them together.
-async fn measure<F, T>(broker: &Broker, task: F) -> Measured
+async fn measure<F, T>(broker: &BrokerProcess, task: F) -> Measured
 where
     F: Fn(i32) -> T,
     T: Future<Output = ()> + Send + 'static,
 {
-    let (before, began) = (broker.processor_seconds(), Instant::now());
+    let (before, began) = (broker.process.processor_seconds(), Instant::now());
     let tasks: Vec<_> =
         (0..CONNECTIONS).map(|n| tokio::spawn(task(i32::try_from(n).unwrap()))).collect();
     for task in tasks {
@@ -165,7 +111,7 @@ where
     }
     Measured {
         mib_per_second: mib_per_second(began.elapsed()),
-        processor_seconds_per_gib: per_gib(broker.processor_seconds() - before),
+        processor_seconds_per_gib: per_gib(broker.process.processor_seconds() - before),
     }
 }
 
@@ -212,21 +158,22 @@ async fn bare(batch_bytes: usize) -> f64 {
 
 /// Time from the start of the process to the first acknowledged record, in milliseconds.
 async fn first_acknowledged(data: &Path) -> f64 {
-    let broker = Broker::start(data);
+    let started = Instant::now();
+    let broker = BrokerProcess::in_folder(data, &[]);
     let mut client = broker.client().await;
     client.create_topic("first", 1).await;
     client.produce("first", 0, &BatchSpec::of(["x"])).await;
-    broker.started.elapsed().as_secs_f64() * 1000.0
+    started.elapsed().as_secs_f64() * 1000.0
 }
 
 /// Resident memory of a broker that holds 10,000 partitions and nothing else, in MiB.
 async fn with_ten_thousand_partitions(data: &Path) -> f64 {
-    let broker = Broker::start(data);
+    let broker = BrokerProcess::in_folder(data, &[]);
     let mut client = broker.client().await;
     for n in 0..10 {
         client.create_topic(&format!("many-{n}"), 1000).await;
     }
-    broker.resident_mib()
+    broker.process.resident_mib()
 }
 
 #[tokio::main]
@@ -234,9 +181,9 @@ async fn main() {
     let folder = tempfile::tempdir().unwrap();
     let mut rows = String::new();
     let started = first_acknowledged(&folder.path().join("start")).await;
-    let broker = Broker::start(&folder.path().join("data"));
+    let broker = BrokerProcess::in_folder(&folder.path().join("data"), &[]);
     let mut client = broker.client().await;
-    let idle = broker.resident_mib();
+    let idle = broker.process.resident_mib();
     for (path, bytes) in PATHS {
         let topic = format!("topic-{bytes}");
         client.create_topic(&topic, i32::try_from(CONNECTIONS).unwrap()).await;
@@ -255,7 +202,7 @@ async fn main() {
             .unwrap();
         }
     }
-    let loaded = broker.resident_mib();
+    let loaded = broker.process.resident_mib();
     let many = with_ten_thousand_partitions(&folder.path().join("many")).await;
     let text = format!(
         "# Results of the last run\n\n{}\n\n\

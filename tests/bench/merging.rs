@@ -23,25 +23,18 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use latencies::{Load, Tail};
+use latencies::{Load, PARTITIONS, Tail, topic_name};
 use machine::{load, machine};
-use odradek_tests::client::Client;
+use odradek_tests::process::{BrokerProcess, how_built};
 use odradek_tests::servers::Server;
+use settings::number;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 mod latencies;
 mod machine;
-
-/// Time at the beginning of a phase that does not count.
-const WARMING: Duration = Duration::from_secs(3);
+mod settings;
 
 /// Where a broker keeps what it has, between its phases.
 struct Place {
@@ -52,17 +45,6 @@ struct Place {
     merged_segments: f64,
 }
 
-/// A broker process in its phase.
-struct Running {
-    child: Child,
-    address: SocketAddr,
-    metrics: SocketAddr,
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 impl Place {
     fn new(name: &'static str, stores: [String; 2], further: &[&str]) -> Self {
         let [store, log] = stores;
@@ -71,83 +53,31 @@ impl Place {
         Self { name, flags, tail: Tail::default(), merged_bytes: 0.0, merged_segments: 0.0 }
     }
 
-    async fn start(&self) -> Running {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let built = || root.join("target/release/odradek");
-        let binary = std::env::var_os("BROKER_BIN").map_or_else(built, PathBuf::from);
-        let (address, metrics) = (free_address(), free_address());
-        let child = Command::new(binary)
-            .args(["--listen", &address.to_string(), "--metrics-listen", &metrics.to_string()])
-            .args(["--log-level", "warn"])
-            .args(&self.flags)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a broker: build it with cargo build --release");
-        while TcpStream::connect(metrics).await.is_err() {
-            sleep(Duration::from_millis(20)).await;
-        }
-        let running = Running { child, address, metrics };
-        // What listens is not yet what serves.
-        running.scrape().await;
-        running
+    async fn create_topic(&self) {
+        let broker = BrokerProcess::start(&self.flags);
+        // The records are of long ago.
+        let kept = [("retention.ms", "-1")];
+        broker.client().await.create_topic_with(&topic_name(0), PARTITIONS, &kept).await;
+        broker.process.stop();
     }
 
     /// A phase: the broker runs, and the load is on it.
     async fn phase(&mut self, load: &Load) {
-        let running = self.start().await;
-        let mut client = Client::connect(running.address).await;
-        if self.tail.is_empty() {
-            // The records are of long ago.
-            let kept = [("retention.ms", "-1")];
-            client.create_topic_with(latencies::TOPIC, latencies::PARTITIONS, &kept).await;
-        }
-        let before = running.merged().await;
-        self.tail.add(load.run(running.address).await);
-        let after = running.merged().await;
+        let broker = BrokerProcess::start(&self.flags);
+        let before = merged(&broker).await;
+        self.tail.add(load.run(broker.address).await);
+        let after = merged(&broker).await;
         self.merged_bytes += after.0 - before.0;
         self.merged_segments += after.1 - before.1;
-        running.stop();
+        broker.process.stop();
     }
 }
 
-impl Running {
-    /// The page of metrics.
-    async fn scrape(&self) -> String {
-        let mut stream = TcpStream::connect(self.metrics).await.unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    /// Bytes that merging has read, and segments that it has written.
-    async fn merged(&self) -> (f64, f64) {
-        let page = self.scrape().await;
-        let value = |name: &str| -> f64 {
-            let sample = format!("{name}{{task=\"merging\"}} ");
-            page.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().parse().unwrap()
-        };
-        (value("odradek_rewrite_bytes_in_total"), value("odradek_rewrite_segments_total"))
-    }
-
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Gone already is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn number(variable: &str, default: u32) -> u32 {
-    std::env::var(variable).map_or(default, |it| it.parse().unwrap())
+/// Bytes that merging has read, and segments that it has written.
+async fn merged(broker: &BrokerProcess) -> (f64, f64) {
+    let page = broker.metrics().await;
+    let sum = |name: &str| page.sum(&format!("{name}{{task=\"merging\"}}"));
+    (sum("odradek_rewrite_bytes_in_total"), sum("odradek_rewrite_segments_total"))
 }
 
 /// The stores of two brokers, and what must live as long as they do.
@@ -173,16 +103,12 @@ async fn main() {
     let before = load();
     let cloud = std::env::args().nth(1).is_some_and(|it| it == "cloud");
     let (phases, seconds) = (number("PHASES", 6), number("SECONDS", 20));
-    let kib_per_second = number("KIB_PER_SECOND", 8 * 1024);
-    let load = Load {
-        lasts: Duration::from_secs(seconds.into()),
-        warming: WARMING,
-        kib_per_second,
-        began: Instant::now(),
-    };
+    let load = Load::new(seconds, number("KIB_PER_SECOND", 8 * 1024));
     let ([with, without], _servers, _folder) = stores(cloud).await;
     let mut with = Place::new("with merging", with, &[]);
     let mut without = Place::new("without", without, &["--merge-interval-ms", "86400000"]);
+    with.create_topic().await;
+    without.create_topic().await;
     for phase in 0..2 * phases {
         let is_with = matches!(phase % 4, 0 | 3);
         let place = if is_with { &mut with } else { &mut without };
@@ -209,18 +135,16 @@ that holds it (fetch). `tests/bench/merging.rs` repeats it.";
 
 fn report(where_to: &str, load: &Load, phases: u32, before: &str, places: [&Place; 2]) -> String {
     let mut report = String::new();
-    let built =
-        std::env::var_os("BROKER_BIN").map_or("release build", |_| "as BROKER_BIN names it");
     let [with, without] = places;
-    writeln!(report, "\n## Over {where_to}\n\n{}\n", machine(built, before)).unwrap();
+    writeln!(report, "\n## Over {where_to}\n\n{}\n", machine(how_built(), before)).unwrap();
     writeln!(
         report,
         "{} KiB/s in 16 KiB batches over {} partitions, {phases} phases of {} s each (and {} s \
          before that do\nnot count). Merged meanwhile: {:.0} MiB into {:.0} segments.\n",
         load.kib_per_second,
-        latencies::PARTITIONS,
+        PARTITIONS,
         load.lasts.as_secs(),
-        WARMING.as_secs(),
+        load.warming.as_secs(),
         with.merged_bytes / f64::from(1 << 20),
         with.merged_segments,
     )

@@ -21,11 +21,13 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::{Client, topic};
+use odradek_tests::process::{BrokerProcess, how_built};
 
-mod broker;
-mod process;
+mod log_bytes;
+mod machine;
 
-use broker::{Broker, machine};
+use log_bytes::log_bytes;
+use machine::{load, machine};
 
 /// Producers, each with a connection and one request in flight.
 const PRODUCERS: usize = 32;
@@ -65,7 +67,7 @@ struct Measured {
 }
 
 impl Producer {
-    async fn new(broker: &Broker, mode: Mode, partitions: i32, number: usize) -> Self {
+    async fn new(broker: &BrokerProcess, mode: Mode, partitions: i32, number: usize) -> Self {
         let mut client = broker.client().await;
         let name = match mode {
             Mode::Plain => None,
@@ -139,11 +141,11 @@ impl Producer {
     }
 }
 
-async fn measure(broker: &Broker, mode: Mode, partitions: i32) -> Measured {
+async fn measure(broker: &BrokerProcess, data: &Path, mode: Mode, partitions: i32) -> Measured {
     let producers = (0..PRODUCERS).map(|number| Producer::new(broker, mode, partitions, number));
     let mut producers = join_all(producers).await;
     let each = RECORDS / usize::try_from(partitions).unwrap();
-    let (processor, log) = (broker.processor_seconds(), broker.log_bytes());
+    let (processor, log) = (broker.process.processor_seconds(), log_bytes(data));
     let began = Instant::now();
     let writing = producers.iter_mut().map(|producer| async move {
         for _ in 0..each {
@@ -153,10 +155,10 @@ async fn measure(broker: &Broker, mode: Mode, partitions: i32) -> Measured {
     join_all(writing).await;
     let seconds = began.elapsed().as_secs_f64();
     let count = f64::from(u32::try_from(each * PRODUCERS).unwrap());
-    let log_bytes = f64::from(u32::try_from(broker.log_bytes() - log).unwrap());
+    let log_bytes = f64::from(u32::try_from(log_bytes(data) - log).unwrap());
     Measured {
         per_second: count / seconds,
-        processor_us: (broker.processor_seconds() - processor) * 1e6 / count,
+        processor_us: (broker.process.processor_seconds() - processor) * 1e6 / count,
         log_bytes: log_bytes / count,
     }
 }
@@ -178,13 +180,15 @@ impl Measured {
 #[tokio::main]
 async fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Broker::start(folder.path().join("data"));
+    let before = load();
+    let data = folder.path().join("data");
+    let broker = BrokerProcess::in_folder(&data, &[]);
     broker.client().await.create_topic(TOPIC, *PARTITIONS.last().unwrap()).await;
     let mut rows = String::new();
     for partitions in PARTITIONS {
-        let plain = measure(&broker, Mode::Plain, partitions).await;
-        let first = measure(&broker, Mode::First, partitions).await;
-        let second = measure(&broker, Mode::Second, partitions).await;
+        let plain = measure(&broker, &data, Mode::Plain, partitions).await;
+        let first = measure(&broker, &data, Mode::First, partitions).await;
+        let second = measure(&broker, &data, Mode::Second, partitions).await;
         rows += &plain.row(&format!("{partitions}, no transaction"), &plain);
         rows += &first.row(&format!("{partitions}, first protocol"), &plain);
         rows += &second.row(&format!("{partitions}, second protocol"), &plain);
@@ -200,8 +204,8 @@ async fn main() {
          | more |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n{rows}\n\
          Resident at the end: {:.0} MiB.\n",
-        machine(),
-        broker.resident_mib(),
+        machine(how_built(), &before),
+        broker.process.resident_mib(),
     );
     println!("{text}");
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/transactions.md");

@@ -25,6 +25,7 @@ pub mod groups;
 pub mod hasty;
 pub mod history;
 pub mod life;
+pub mod process;
 pub mod proof;
 pub mod seeds;
 pub mod servers;

@@ -4,13 +4,15 @@
 //! `MINIO_BIN` names MinIO's binary, `DYNAMODB_LIBS` the folder with the jars of DynamoDB Local;
 //! `tests/run` installs both.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+
+use crate::process::free_address;
 
 /// A server and its data.
 #[derive(Debug)]
@@ -85,8 +87,4 @@ impl Drop for Server {
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use tests/run backends"))
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

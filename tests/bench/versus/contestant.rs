@@ -1,7 +1,7 @@
 //! The contestants: how each is started, and what its acknowledgement means.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,8 +11,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::Request;
 use odradek_tests::client::{Client, topic};
-
-use crate::process::Process;
+use odradek_tests::process::{Process, built, free_address};
 
 /// The versions that the load generator speaks: the last ones that name topics by their names.
 const PRODUCE_MAX: i16 = 12;
@@ -151,22 +150,6 @@ fn newest<R: Request>(answer: &ApiVersionsResponse) -> i16 {
     answer.api_keys.iter().find(|it| it.api_key == R::KEY).unwrap().max_version
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// The build that is measured: BROKER_BIN, or what cargo built.
-fn built() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| root().join("target"), PathBuf::from);
-    let binary = std::env::var_os("BROKER_BIN");
-    binary.map_or_else(|| target.join("release/odradek"), PathBuf::from)
-}
-
 /// A broker with its data in a folder, or in its memory.
 fn odradek(binary: &Path, data: Option<&Path>, address: SocketAddr) -> Process {
     let mut command = Command::new(binary);
@@ -183,7 +166,8 @@ fn odradek(binary: &Path, data: Option<&Path>, address: SocketAddr) -> Process {
 
 /// The jars of Apache Kafka: where the test steps keep them, or KAFKA_LIBS.
 pub(crate) fn kafka_libraries() -> PathBuf {
-    std::env::var_os("KAFKA_LIBS").map_or_else(|| root().join(".tools/kafka"), PathBuf::from)
+    let fetched = || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(".tools/kafka");
+    std::env::var_os("KAFKA_LIBS").map_or_else(fetched, PathBuf::from)
 }
 
 /// What is missing to start Apache Kafka, and how to get it.

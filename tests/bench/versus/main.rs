@@ -35,8 +35,6 @@ mod contestant;
 mod load;
 #[path = "../machine.rs"]
 mod machine;
-#[path = "../process.rs"]
-mod process;
 mod ratios;
 mod report;
 

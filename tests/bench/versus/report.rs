@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use odradek_tests::process::how_built;
 use serde_json::{Value, json};
 
 use super::contestant::{Kind, Rival, Versions, kafka_libraries};
@@ -125,9 +126,7 @@ pub(crate) fn write_report(
 }
 
 fn said_machine(before: &str) -> String {
-    let built =
-        std::env::var_os("BROKER_BIN").map_or("release build", |_| "as BROKER_BIN names it");
-    machine(built, before)
+    machine(how_built(), before)
 }
 
 fn kafka_version() -> String {
