@@ -58,6 +58,9 @@ const WINDOW: usize = 64;
 /// Bytes of segments that wait until there are more of them.
 const UNMERGED_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 
+/// Nothing is merged any more if nothing was for so long.
+const MERGING_PAUSE_MAX: Duration = Duration::from_secs(3);
+
 /// Where what is old is read.
 #[derive(Clone, Copy, PartialEq)]
 enum Old {
@@ -156,8 +159,16 @@ async fn write_old(folder: &Path, mib: u32) {
     for id in sent {
         client.receive::<ProduceRequest>(9, id).await;
     }
-    while broker.metrics().await.sum("odradek_segments_bytes{level=\"0\"") >= UNMERGED_MAX {
-        sleep(Duration::from_millis(100)).await;
+    let mut merged = -1.0;
+    loop {
+        let page = broker.metrics().await;
+        let unmerged = page.sum("odradek_segments_bytes{level=\"0\"");
+        let bytes = page.sum("odradek_rewrite_bytes_in_total{task=\"merging\"");
+        if unmerged < UNMERGED_MAX && bytes == merged {
+            break;
+        }
+        merged = bytes;
+        sleep(MERGING_PAUSE_MAX).await;
     }
     broker.process.stop();
 }

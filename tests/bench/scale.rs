@@ -54,6 +54,9 @@ const MEMORY: &str = "/dev/shm";
 /// Time after the load in which what was written is merged.
 const MERGING: Duration = Duration::from_secs(15);
 
+/// How often the metadata of everything is asked for.
+const ASKED: u32 = 20;
+
 /// Batches of a kilobyte that are sent in a second to see how long others wait.
 const TRICKLE: u32 = 100;
 
@@ -168,7 +171,7 @@ impl Place {
     /// Starts the broker again and again, and leaves it running.
     async fn restart(&mut self, starts: u32, holding: &str) {
         for (end, name) in [(End::Stop, "SIGTERM"), (End::Kill, "SIGKILL")] {
-            let mut took = Vec::new();
+            let (mut took, mut computed) = (Vec::new(), Vec::new());
             for _ in 0..starts {
                 if self.broker.is_some() {
                     self.end(end);
@@ -178,9 +181,11 @@ impl Place {
                 let mut client = self.broker().client().await;
                 client.produce(&topic_name(0), 0, &BatchSpec::of(["x"])).await;
                 took.push(began.elapsed().as_secs_f64() * 1000.0);
+                computed.push(self.broker().process.processor_seconds() * 1000.0);
             }
-            let name = format!("{holding}: start after {name} to first acknowledged record, ms");
-            self.figures.note_median(&name, took);
+            let name = format!("{holding}: start after {name} to first acknowledged record");
+            self.figures.note_median(&format!("{name}, ms"), took);
+            self.figures.note_median(&format!("{name}, CPU-ms"), computed);
         }
         self.note_memory(&format!("{holding}, started again")).await;
     }
@@ -227,24 +232,28 @@ impl Place {
         self.figures.note("resident at most until then, active, MiB", most);
     }
 
-    async fn ask_for_metadata(&mut self, times: u32) {
+    async fn ask_for_metadata(&mut self) {
         let mut client = self.broker().client().await;
         let (mut took, mut bytes) = (Vec::new(), 0.0);
-        for _ in 0..times {
+        let before = self.broker().process.processor_seconds();
+        for _ in 0..ASKED {
             let began = Instant::now();
             bytes = metadata(&mut client).await;
             took.push(began.elapsed().as_secs_f64() * 1000.0);
         }
         self.figures.note("metadata of everything, KiB", bytes / 1024.0);
         self.figures.note_median("metadata of everything, ms", took);
+        let seconds = self.broker().process.processor_seconds() - before;
+        self.figures.note("metadata of everything, CPU-ms", seconds * 1000.0 / f64::from(ASKED));
     }
 
     /// Sees how long others wait.
     async fn trickle(&mut self, seconds: u32, beside: Beside) {
-        let further: &[&str] = match beside {
-            Beside::Nobody | Beside::Metadata => &[],
-            Beside::Snapshots => &["--snapshot-entries", "1"],
-            Beside::Merger => &["--merge-interval-ms", "100"],
+        let (name, further): (_, &[&str]) = match beside {
+            Beside::Nobody => ("nobody", &[]),
+            Beside::Snapshots => ("snapshots", &["--snapshot-entries", "1"]),
+            Beside::Merger => ("the merger", &["--merge-interval-ms", "100"]),
+            Beside::Metadata => ("metadata", &[]),
         };
         self.end(End::Stop);
         self.start(further);
@@ -268,12 +277,6 @@ impl Place {
             asking.abort();
         }
         let processor = self.broker().process.processor_seconds() - processor;
-        let name = match beside {
-            Beside::Nobody => "nobody",
-            Beside::Snapshots => "snapshots",
-            Beside::Merger => "the merger",
-            Beside::Metadata => "metadata",
-        };
         let produce = tail.produce();
         self.figures.note(&format!("trickle beside {name}: p50, ms"), produce.p50);
         self.figures.note(&format!("trickle beside {name}: p99, ms"), produce.p99);
@@ -345,7 +348,7 @@ async fn main() {
     for place in &mut places {
         place.create().await;
         place.restart(amount.starts, "new").await;
-        place.ask_for_metadata(amount.starts).await;
+        place.ask_for_metadata().await;
     }
     be_idle(&mut places, amount.idle_seconds, "new").await;
     let load = Load::new(amount.seconds, amount.kib_per_second);
