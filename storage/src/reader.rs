@@ -44,6 +44,8 @@ pub struct ReaderConfig {
     pub gets_inflight_max: usize,
     /// How many are for those who are far behind it.
     pub catch_up_gets_inflight_max: usize,
+    /// How many ranges that were read for those are unpacked at once, each by a processor.
+    pub catch_up_opens_max: usize,
     /// Neighbouring blocks are read together up to this many bytes.
     pub range_bytes_max: u64,
     /// Blocks count as neighbours if no more than this many bytes lie between them.
@@ -60,6 +62,7 @@ impl Default for ReaderConfig {
             cache_bytes_max: 256 * 1024 * 1024,
             gets_inflight_max: 32,
             catch_up_gets_inflight_max: 16,
+            catch_up_opens_max: half_of_the_processors(),
             range_bytes_max: 8 * 1024 * 1024,
             range_gap_max: 64 * 1024,
             get_attempts_max: 3,
@@ -73,6 +76,11 @@ impl ReaderConfig {
     fn catch_up_bytes_max(&self) -> u64 {
         self.cache_bytes_max / 4
     }
+}
+
+/// The other half is for those who wait for less.
+fn half_of_the_processors() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2))
 }
 
 /// What of a partition may be seen (KIP-98).

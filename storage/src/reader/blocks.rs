@@ -23,9 +23,13 @@ use xxhash_rust::xxh3::Xxh3Builder;
 use super::lane::{Lane, Queue};
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
+use crate::offload::off_the_workers;
 use crate::segment::{SegmentId, open_block};
 use crate::state::State;
 use crate::state::partition::{Extent, Location, Partition};
+
+/// A range of up to this many bytes is opened by whoever has read it.
+const OPENED_AT_ONCE_MAX: usize = 64 * 1024;
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +121,7 @@ struct Inner {
     flights: Mutex<BTreeMap<BlockKey, Flight>>,
     gets: Semaphore,
     catch_up_gets: Semaphore,
+    catch_up_opens: Semaphore,
 }
 
 #[derive(Clone)]
@@ -168,6 +173,7 @@ impl Blocks {
             flights: Mutex::default(),
             gets: Semaphore::new(config.gets_inflight_max),
             catch_up_gets: Semaphore::new(config.catch_up_gets_inflight_max),
+            catch_up_opens: Semaphore::new(config.catch_up_opens_max),
             config,
         };
         Self { inner: Arc::new(inner) }
@@ -327,7 +333,10 @@ impl Inner {
         let mut failure = None;
         for _ in 0..self.config.get_attempts_max {
             let read = self.get(segment, range.clone(), first.lane).await;
-            let blocks = read.map(|bytes| open(group, range.start, &bytes));
+            let blocks = match read {
+                Ok(bytes) => Ok(self.open(group, range.start, bytes).await),
+                Err(cause) => Err(cause),
+            };
             match blocks {
                 Ok(blocks) if blocks.values().all(Result::is_ok) => return blocks,
                 // Damaged on the way, perhaps: a second look tells.
@@ -346,6 +355,25 @@ impl Inner {
             tracing::error!(%segment, position, error, "block can't be read");
         }
         failure
+    }
+
+    /// Opens the blocks of a group. Much of it takes milliseconds, and those at the tail would wait
+    /// for each of them.
+    async fn open(
+        &self,
+        group: &[Wanted],
+        start: u64,
+        bytes: Bytes,
+    ) -> BTreeMap<BlockKey, BlockRead> {
+        if bytes.len() <= OPENED_AT_ONCE_MAX {
+            return open(group, start, &bytes);
+        }
+        let _turn = match group.first().map(|block| block.lane) {
+            Some(Lane::CatchUp) => self.catch_up_opens.acquire().await.ok(),
+            _ => None,
+        };
+        let group = group.to_vec();
+        off_the_workers(move || open(&group, start, &bytes)).await
     }
 
     async fn get(

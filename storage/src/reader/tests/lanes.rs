@@ -116,6 +116,33 @@ impl Archive {
     }
 }
 
+/// What takes milliseconds of computing is not done on the thread that serves others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_block_is_unpacked_where_nobody_waits_for_it() {
+    const BYTES: usize = 64 * 1024 * 1024;
+    let mut shelf = Shelf::new().await;
+    let mut large = batch(0, &[1]).to_vec();
+    large.resize(BYTES, 0);
+    large[8..12].copy_from_slice(&u32::try_from(BYTES - 12).unwrap().to_be_bytes());
+    shelf.add(&[large.into()]).await;
+    let objects = Arc::<MemoryObjectStore>::clone(&shelf.objects);
+    let reader = Reader::new(shelf.machine.clone(), objects, ReaderConfig::default());
+    let target = FetchTarget { partition: ORDERS, offset: Offset(0), bytes_max: BYTES };
+    let plan = reader.plan(&[target], BYTES, Isolation::ReadUncommitted);
+    // Nobody but this test can do anything, until it says so.
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let (begin, began) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        begin.send(()).unwrap();
+        assert!(wait.recv().is_err(), "nothing is sent");
+    });
+    began.await.unwrap();
+    let mut fetching = Box::pin(reader.fetch(plan));
+    assert!(futures::poll!(&mut fetching).is_pending(), "unpacked by whoever asked for it");
+    drop(go_on);
+    assert_eq!(batches_of(&fetching.await.remove(0).unwrap()).len(), 1);
+}
+
 fn large() -> ReaderConfig {
     ReaderConfig { cache_bytes_max: 64 * 1024 * 1024, ..ReaderConfig::default() }
 }
