@@ -2,14 +2,27 @@
 //! around it.
 
 use bytes::Bytes;
+use odradek_protocol::frame::read_header;
+use odradek_protocol::request::Request;
 
 use crate::branches;
 use crate::config;
 use crate::configs::validate;
 use crate::group::consumer::check_regex;
 use crate::group::offsets::topics_of;
+use crate::handlers::produce;
 use crate::resources::tables;
 use crate::topics::is_legal_name;
+
+/// How many batches of a Produce request, a frame without its length, are taken by topics that take
+/// the most; none if it is no such request.
+pub fn taken_batches(mut frame: Bytes) -> Option<usize> {
+    let header = read_header(&mut frame).ok()?;
+    match Request::decode(&header, frame) {
+        Ok(Request::Produce(request)) => Some(produce::taken(header.version, &request)),
+        _ => None,
+    }
+}
 
 /// The topics that the metadata of a member of a classic group names, if it is a consumer's.
 pub fn subscribed_topics(metadata: Bytes) -> Option<Vec<String>> {

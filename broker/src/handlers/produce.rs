@@ -222,6 +222,21 @@ async fn begin_topic(
     BegunTopic { response, partitions: fates }
 }
 
+/// How many batches of a request are taken by topics that take the most.
+#[cfg(feature = "test-util")]
+pub(crate) fn taken(version: i16, request: &ProduceRequest) -> usize {
+    let rules = ProduceRules {
+        max_message_bytes: usize::MAX,
+        log_append_time: false,
+        needs_keys: false,
+        before_max_ms: i64::MAX,
+        after_max_ms: i64::MAX,
+    };
+    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    let checked = partitions.map(|it| check(version, &rules, 0, it.records.as_ref()));
+    checked.filter(Result::is_ok).count()
+}
+
 /// Checks the records of a partition, in the order in which Kafka does.
 fn check(
     version: i16,
