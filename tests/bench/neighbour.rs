@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use catch_up::CatchUp;
 use kafka_protocol::messages::ProduceRequest;
-use latencies::{Load, PARTITIONS, Quantiles, Tail, topic_name};
+use latencies::{Load, PARTITIONS, Tail, topic_name};
 use machine::{load, machine};
 use odradek_tests::batches::BatchSpec;
 use odradek_tests::client::produce_request;
@@ -250,9 +250,11 @@ fn write_section(report: &mut String, stores: Stores, kinds: &[Kind; 3]) {
     writeln!(report, "\n## {over}\n").unwrap();
     writeln!(report, "| ms | p50 | p99 | p99.9 | most | p99 of each phase |").unwrap();
     writeln!(report, "| --- | --- | --- | --- | --- | --- |").unwrap();
-    for (what, of) in [("produce", Tail::produce as fn(&Tail) -> Quantiles), ("fetch", Tail::fetch)]
-    {
-        let [alone, apart, shared] = [0, 1, 2].map(|at| of(&kinds[at].tail));
+    for what in ["produce", "fetch"] {
+        let [alone, apart, shared] = [0, 1, 2].map(|at| match what {
+            "produce" => kinds[at].tail.produce(),
+            _ => kinds[at].tail.fetch(),
+        });
         for (kind, quantiles) in kinds.iter().zip([&alone, &apart, &shared]) {
             writeln!(report, "| {what}, {} | {quantiles} |", kind.name).unwrap();
         }

@@ -19,7 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use kafka_protocol::messages::{CreateTopicsRequest, create_topics_request::CreatableTopic};
+use kafka_protocol::messages::CreateTopicsRequest;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::protocol::StrBytes;
 use odradek_protocol::id::{TopicId, TopicPartition};
 use odradek_storage::clock::ManualClock;
 use odradek_storage::log::memory::MemoryLog;
@@ -294,10 +296,16 @@ impl World {
 
     async fn create_topic(&self, name: &str) {
         let mut asker = Asker::new(self.net.clone(), self.plan.seed ^ 77, self.began);
+        // In minutes no wrong clock may expire anything. In hours it happens that all clocks are a
+        // year ahead while brokers start: the oldest records are due then by all that they know.
+        let kept = CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str("retention.ms"))
+            .with_value(Some(StrBytes::from_static_str("-1")));
         let new = CreatableTopic::default()
             .with_name(topic(name))
             .with_num_partitions(self.plan.partitions)
-            .with_replication_factor(1);
+            .with_replication_factor(1)
+            .with_configs(if self.plan.stretch > 1 { vec![kept] } else { vec![] });
         let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(10_000);
         let answer = asker.ask(&site::host(1), 7, &request).await.unwrap();
         assert_eq!(answer.topics[0].error_code, 0);
