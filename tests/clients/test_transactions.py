@@ -502,7 +502,9 @@ def check_copied(make_reader, target, expected):
     assert len(everything) > len(expected), "nothing was aborted: this proved nothing"
 
 
-def test_a_copier_that_is_killed_or_replaced_copies_every_record_once(copy, source, make_reader, new_topic, new_name):
+def test_a_copier_that_is_killed_or_replaced_copies_every_record_once(
+    copy, source, make_reader, new_topic, new_name, bootstrap
+):
     (topic, values), target, group = source, new_topic(4), new_name()
 
     def copier_of(partition):
@@ -520,6 +522,10 @@ def test_a_copier_that_is_killed_or_replaced_copies_every_record_once(copy, sour
     until_copied(successors[1], 1)
     replaced.process.send_signal(signal.SIGCONT)
     assert until_ended(*successors, *others) == [0] * 4
+    # If it was stopped while it aborted, it was told so, and goes on where its successor is: with what comes now.
+    producer = Producer({"bootstrap.servers": bootstrap})
+    producer.produce(topic, "too late", partition=1)
+    assert producer.flush(TIMEOUT) == 0
     assert until_ended(replaced) == [1], "it was fenced"
     check_copied(make_reader, target, values)
 
