@@ -256,11 +256,13 @@ impl Plan {
     pub fn limit_to(&mut self, bytes_max: usize) {
         self.bytes_max = self.bytes_max.min(bytes_max);
         let (mut left, mut is_first) = (self.bytes_max, true);
-        for found in self.targets.iter_mut().filter_map(|(_, found)| found.as_mut().ok()) {
+        for (target, found) in &mut self.targets {
+            let Ok(found) = found else { continue };
             found.extents.retain(|located| {
+                let bytes = least_bytes(&located.extent, target.offset);
                 let is_kept = is_first || left > 0;
-                is_first = false;
-                left = left.saturating_sub(extent_bytes(&located.extent));
+                is_first &= bytes == 0;
+                left = left.saturating_sub(bytes);
                 is_kept
             });
         }
@@ -300,6 +302,13 @@ fn extent_bytes(extent: &Extent) -> usize {
     usize::try_from(extent.bytes()).unwrap_or(usize::MAX)
 }
 
+/// What an extent is counted as while a reader at this offset is looked for enough to read: of what
+/// was merged nothing may be left from the offset on, and then the next one is needed.
+fn least_bytes(extent: &Extent, offset: Offset) -> usize {
+    let may_be_empty = extent.base < offset && matches!(extent.content, Content::Merged(_));
+    if may_be_empty { 0 } else { extent_bytes(extent) }
+}
+
 fn find(
     state: &State,
     target: FetchTarget,
@@ -324,10 +333,7 @@ fn find(
         && *left > 0
         && let Some(extent) = rest.next()
     {
-        // Of what was merged nothing may be left from the offset on: then the next one is needed.
-        let may_be_empty =
-            extent.base < target.offset && matches!(extent.content, Content::Merged(_));
-        let bytes = if may_be_empty { 0 } else { extent_bytes(extent) };
+        let bytes = least_bytes(extent, target.offset);
         extents.push(locate(extent));
         here = here.saturating_sub(bytes);
         *left = left.saturating_sub(bytes);

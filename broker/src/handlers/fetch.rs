@@ -95,12 +95,8 @@ async fn answers(
             || plan.available_bytes() >= number(request.min_bytes)
             || Instant::now() >= deadline;
         if enough {
-            let wanted = plan.available_bytes().min(bytes_max);
-            let claim = context.answers.claim(wanted);
-            // Otherwise the plan stands: of long extents a part may be all that is left to read.
-            if claim.bytes() < wanted {
-                plan.limit_to(claim.bytes());
-            }
+            let claim = context.answers.claim(plan.available_bytes().min(bytes_max));
+            plan.limit_to(claim.bytes());
             break (context.engine.reader.fetch(plan).await, claim);
         }
         tokio::select! {

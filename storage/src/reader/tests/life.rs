@@ -145,6 +145,23 @@ impl Shelf {
         batches_of(&fetched).iter().map(RecordBatch::base_offset).collect()
     }
 
+    /// First offsets of the batches that a fetch from several offsets at once gives, with so many
+    /// bytes of each, if its plan is cut to so many in all.
+    async fn limited_bases(
+        &self,
+        offsets: &[i64],
+        bytes_max: usize,
+        in_all: usize,
+    ) -> Vec<Vec<i64>> {
+        let target = |offset| FetchTarget { partition: ORDERS, offset: Offset(offset), bytes_max };
+        let targets: Vec<_> = offsets.iter().copied().map(target).collect();
+        let mut plan = self.reader.plan(&targets, usize::MAX, Isolation::ReadUncommitted);
+        plan.limit_to(in_all);
+        let fetched = self.reader.fetch(plan).await;
+        let bases = |it: &Fetched| batches_of(it).iter().map(RecordBatch::base_offset).collect();
+        fetched.iter().map(|it| bases(it.as_ref().unwrap())).collect()
+    }
+
     async fn time_in(&self, of: TopicPartition, time: u8) -> Option<(i64, u8)> {
         let time = BASE_MS + i64::from(time);
         let isolation = Isolation::ReadUncommitted;
@@ -265,12 +282,29 @@ async fn where_compaction_has_left_nothing_the_next_batch_is_read() {
         let left: Vec<i64> = left.collect();
         assert_eq!(shelf.bases(ORDERS, offset, usize::MAX).await, left, "from {offset} on");
         // However little there is room for, or a consumer would stay in a hole for ever.
-        for bytes_max in [1, 68, 100, 150] {
-            let first = shelf.bases(ORDERS, offset, bytes_max).await;
-            assert_eq!(first.first(), left.first(), "from {offset} on, {bytes_max} bytes");
+        for bytes_max in [0, 1, 68, 100, 150] {
+            let first = shelf.limited_bases(&[offset], usize::MAX, bytes_max).await.remove(0);
+            assert_eq!(first.first(), left.first(), "from {offset} on, cut to {bytes_max} bytes");
+            if bytes_max > 0 {
+                let first = shelf.bases(ORDERS, offset, bytes_max).await;
+                assert_eq!(first.first(), left.first(), "from {offset} on, {bytes_max} bytes");
+            }
         }
     }
     assert_eq!(shelf.bases(ORDERS, 17, usize::MAX).await, [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_is_cut_short_counts_no_more_than_is_left_of_what_was_merged() {
+    let mut shelf = Shelf::new().await;
+    let batches = [0, 8].map(|base| at(base, &batch(0, &[1; 8])));
+    shelf.add(&batches).await;
+    shelf.rewrite(ORDERS, 0, 16, &[tile(16, &batches)]).await;
+    shelf.add(&[batch(0, &[1; 8])]).await;
+    // Half of the first extent is left, and there is room for that and for the other.
+    let bytes = batches[0].len();
+    assert_eq!(shelf.limited_bases(&[8, 16], bytes, 2 * bytes).await, [[8], [16]]);
+    assert_eq!(shelf.limited_bases(&[8, 16], bytes, 2 * bytes - 1).await, [vec![8], vec![]]);
 }
 
 #[tokio::test(start_paused = true)]
