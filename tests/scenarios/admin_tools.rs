@@ -352,3 +352,46 @@ async fn pages_of_partitions_say_what_metadata_says() {
         .with_cursor(Some(Cursor::default().with_partition_index(-1)));
     assert_eq!(client.call(0, &request).await.topics[0].error_code, 42);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_many_partitions_are_all_described_in_the_order_asked_for() {
+    let (_cluster, mut clients) = brokers(1).await;
+    let client = &mut clients[0];
+    // More than are described at once, in one topic and in all.
+    let sizes = [1000, 1, 6000, 4999, 1, 3];
+    let names: Vec<String> = (0..sizes.len()).map(|number| format!("topic-{number}")).collect();
+    for (name, size) in names.iter().zip(sizes) {
+        client.create_topic(name, size).await;
+    }
+    let asked = |name: &str| MetadataRequestTopic::default().with_name(Some(topic(name)));
+    for reversed in [false, true] {
+        let mut named: Vec<(&str, i32)> = names.iter().map(String::as_str).zip(sizes).collect();
+        named.insert(3, ("nobody", 0));
+        if reversed {
+            named.reverse();
+        }
+        let topics = named.iter().map(|(name, _)| asked(name)).collect();
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics))
+            .with_allow_auto_topic_creation(false);
+        let answer = described(client.call(12, &request).await);
+        let answer: Vec<(&str, i32)> = answer.iter().map(|(name, size)| (&**name, *size)).collect();
+        assert_eq!(answer, named);
+    }
+    let all = client.call(12, &MetadataRequest::default().with_topics(None)).await;
+    let mut all = described(all);
+    all.sort();
+    let expected: Vec<(String, i32)> = names.into_iter().zip(sizes).collect();
+    assert_eq!(all, expected);
+}
+
+/// The topics of an answer, each with the number of its partitions, which are in their order.
+fn described(answer: MetadataResponse) -> Vec<(String, i32)> {
+    let describe = |topic: MetadataResponseTopic| {
+        let indexes: Vec<i32> = topic.partitions.iter().map(|it| it.partition_index).collect();
+        let count = i32::try_from(indexes.len()).unwrap();
+        assert_eq!(indexes, (0..count).collect::<Vec<_>>());
+        (topic.name.unwrap().to_string(), count)
+    };
+    answer.topics.into_iter().map(describe).collect()
+}

@@ -72,22 +72,44 @@ struct Look<'a> {
     version: i16,
 }
 
-/// Topics that are described at once. Everybody else's turn comes after so many.
+/// Topics that are described at once, and partitions, of a topic more than others if it has them.
+/// Everybody else's turn comes after so many.
 const TOPICS_AT_ONCE: usize = 500;
+const PARTITIONS_AT_ONCE: usize = 5000;
 
 async fn all(context: &Context, session: &Session, look: Look<'_>) -> Vec<MetadataResponseTopic> {
     let ids: Vec<TopicId> =
         context.machine().read(|state| state.topics().map(|topic| topic.id).collect());
     let mut all = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(TOPICS_AT_ONCE) {
-        context.machine().read(|state| {
+    let mut rest = ids.as_slice();
+    while !rest.is_empty() {
+        let described = context.machine().read(|state| {
             let brokers = directory::listed(state, session);
-            let topics = ids.iter().filter_map(|id| state.topic(*id));
-            all.extend(topics.map(|topic| look.describe(&brokers, topic)));
+            at_once(rest, |id| state.topic(*id).map(|topic| look.describe(&brokers, topic)))
         });
+        rest = &rest[described.len()..];
+        all.extend(described.into_iter().flatten());
         yield_now().await;
     }
     all
+}
+
+/// What is found for the first of these, as many as may be described at once.
+fn at_once<T>(
+    asked: &[T],
+    find: impl Fn(&T) -> Option<MetadataResponseTopic>,
+) -> Vec<Option<MetadataResponseTopic>> {
+    let mut partitions = 0;
+    let mut found = Vec::new();
+    for asked in asked.iter().take(TOPICS_AT_ONCE) {
+        let topic = find(asked);
+        partitions += topic.as_ref().map_or(0, |topic| topic.partitions.len());
+        found.push(topic);
+        if partitions >= PARTITIONS_AT_ONCE {
+            break;
+        }
+    }
+    found
 }
 
 /// The topics that a client asks for, in its order.
@@ -99,12 +121,15 @@ async fn named(
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
     let mut found = Vec::with_capacity(asked.len());
-    for asked in asked.chunks(TOPICS_AT_ONCE) {
-        let known: Vec<_> = context.machine().read(|state| {
+    let mut rest = asked.as_slice();
+    while !rest.is_empty() {
+        let known = context.machine().read(|state| {
             let brokers = directory::listed(state, session);
-            asked.iter().map(|asked| look.find(state, &brokers, asked)).collect()
+            at_once(rest, |asked| look.find(state, &brokers, asked))
         });
-        for (asked, known) in asked.iter().zip(known) {
+        let (turn, later) = rest.split_at(known.len());
+        rest = later;
+        for (asked, known) in turn.iter().zip(known) {
             found.push(match known {
                 Some(topic) => topic,
                 None => one(context, session, look, asked, may_create).await,
@@ -209,5 +234,29 @@ impl Look<'_> {
             .with_name(Some(TopicName(topic.name.clone().into())))
             .with_partitions((0..topic.partitions.len()).map(partition).collect());
         if self.version >= 10 { described.with_topic_id(topic.id.0) } else { described }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many topics of so many partitions are described at once.
+    fn turn(partitions: usize) -> usize {
+        let topic = MetadataResponseTopic::default()
+            .with_partitions(vec![MetadataResponsePartition::default(); partitions]);
+        at_once(&[(); 1000], |()| Some(topic.clone())).len()
+    }
+
+    #[test]
+    fn a_turn_is_over_after_so_many_topics_or_partitions() {
+        assert_eq!(turn(1), 500);
+        assert_eq!(turn(10), 500);
+        assert_eq!(turn(100), 50);
+        assert_eq!(turn(1000), 5);
+        assert_eq!(turn(3000), 2);
+        // A topic is described whole, or nobody would ever hear of it.
+        assert_eq!(turn(20_000), 1);
+        assert_eq!(at_once(&[(); 1000], |()| None).len(), 500);
     }
 }
