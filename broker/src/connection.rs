@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use odradek_protocol::error::DecodeError;
 use odradek_protocol::frame::{
     LENGTH_BYTES, RequestHeader, announced_length, peer_message, read_header,
@@ -214,9 +214,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut share = self.context.memory.begin(length.min(STEP_BYTES)).await;
         loop {
             let step = (length - frame.len()).min(STEP_BYTES.max(frame.len()));
-            let start = frame.len();
-            frame.resize(start + step, 0);
-            self.fill(&mut frame[start..]).await?;
+            self.fill(&mut frame, step).await?;
             if frame.len() == length {
                 return Ok((frame.freeze(), share));
             }
@@ -225,15 +223,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    async fn fill(&mut self, mut rest: &mut [u8]) -> Result<(), End> {
-        let seconds = u64::try_from(rest.len() / BYTES_PER_SECOND_MIN).unwrap_or(u64::MAX);
+    /// Reads so many bytes more. Their memory is not cleared before: nobody sees it until then.
+    async fn fill(&mut self, frame: &mut BytesMut, step: usize) -> Result<(), End> {
+        let seconds = u64::try_from(step / BYTES_PER_SECOND_MIN).unwrap_or(u64::MAX);
         let slowest = Instant::now() + FRAME_STALL_MAX + Duration::from_secs(seconds);
-        while !rest.is_empty() {
+        frame.reserve(step);
+        let mut rest = frame.limit(step);
+        while rest.has_remaining_mut() {
             let deadline = slowest.min(Instant::now() + FRAME_STALL_MAX);
-            let read = timeout_at(deadline, self.read.read(rest));
-            match read.await.map_err(|_| End::FrameStalled)?? {
-                0 => return Err(End::Closed),
-                read => rest = &mut rest[read..],
+            let read = timeout_at(deadline, self.read.read_buf(&mut rest));
+            if read.await.map_err(|_| End::FrameStalled)?? == 0 {
+                return Err(End::Closed);
             }
         }
         Ok(())
