@@ -8,7 +8,7 @@
 //! ```text
 //! export MINIO_BIN=.tools/minio/minio DYNAMODB_LIBS=.tools/dynamodb
 //! export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=testtest1
-//! cargo run --release -p odradek-tests --bin cost
+//! cargo run --release -p odradek-tests --features benches --bin cost
 //! ```
 //!
 //! Writes `tests/bench/cost.md`.

@@ -46,7 +46,8 @@ pub(crate) fn table(head: &str, all: &[&Figures]) -> String {
     for (at, Figure { name, value, .. }) in all[0].rows.iter().enumerate() {
         let texts: Vec<&str> = all.iter().map(|it| it.rows[at].text.as_str()).collect();
         let ratio = all[all.len() - 1].rows[at].value / value;
-        writeln!(table, "| {name} | {} | {ratio:.2} |", texts.join(" | ")).unwrap();
+        let ratio = if *value == 0.0 { String::new() } else { format!("{ratio:.2}") };
+        writeln!(table, "| {name} | {} | {ratio} |", texts.join(" | ")).unwrap();
     }
     table
 }

@@ -1,8 +1,9 @@
 //! The benchmark of groups: what heartbeats and commits cost a broker that coordinates a thousand
 //! groups of ten members, against empty requests on the same connections in the same run.
 //!
-//! `cargo run --release -p odradek-tests --bin bench_groups`, with a broker built before (`cargo
-//! build --release`, or named by `BROKER_BIN`). Writes `tests/bench/groups.md`.
+//! `cargo run --release -p odradek-tests --features benches --bin bench_groups`, with a broker
+//! built before (`cargo build --release`, or named by `BROKER_BIN`). Writes
+//! `tests/bench/groups.md`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]

@@ -4,7 +4,7 @@
 //! Metered and priced as in `cost.rs`, which says what it needs:
 //!
 //! ```text
-//! cargo run --release -p odradek-tests --bin growth [PARTITIONS...]
+//! cargo run --release -p odradek-tests --features benches --bin growth [PARTITIONS...]
 //! ```
 //!
 //! Writes `tests/bench/growth.md`.

@@ -288,6 +288,13 @@ impl Consumer {
     }
 }
 
+impl From<Vec<u64>> for Phase {
+    /// These latencies of producers, in microseconds, in order.
+    fn from(produced: Vec<u64>) -> Self {
+        Self { produced, fetched: Vec::new() }
+    }
+}
+
 impl Tail {
     pub(crate) fn add(&mut self, phase: Phase) {
         self.phases.push(phase);

@@ -2,8 +2,10 @@
 //! bytes through a bare socket in the same run.
 //!
 //! Timings of a shared machine mean little by themselves; the ratios and the processor time of the
-//! broker are what to compare. `cargo run --release -p odradek-tests --bin bench` builds nothing
-//! but itself: build the broker first (`cargo build --release`). Writes `tests/bench/results.md`.
+//! broker are what to compare.
+//!
+//! `cargo run --release -p odradek-tests --features benches --bin bench` builds nothing but itself:
+//! build the broker first (`cargo build --release`). Writes `tests/bench/results.md`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]

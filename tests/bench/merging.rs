@@ -12,7 +12,8 @@
 //! - *fetch*: from that moment until a consumer at the tail holds the record.
 //!
 //! ```text
-//! cargo build --release && cargo run --release -p odradek-tests --bin merging [files|cloud]
+//! cargo build --release
+//! cargo run --release -p odradek-tests --features benches --bin merging [files|cloud]
 //! ```
 //!
 //! `cloud` is MinIO and DynamoDB Local, and needs what `cost.rs` does. `PHASES`, `SECONDS` and

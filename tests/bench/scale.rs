@@ -12,7 +12,8 @@
 //! seconds; and while somebody asks for the metadata of everything without end.
 //!
 //! ```text
-//! cargo build --release && cargo run --release -p odradek-tests --bin scale [PARTITIONS...]
+//! cargo build --release
+//! cargo run --release -p odradek-tests --features benches --bin scale [PARTITIONS...]
 //! ```
 //!
 //! `SECONDS`, `IDLE_SECONDS`, `STARTS` and `KIB_PER_SECOND` in the environment change how much is

@@ -1,8 +1,9 @@
 //! The benchmark of transactions: how many there are in a second, and what each costs the broker
 //! and the log, against the same records without a transaction in the same run.
 //!
-//! `cargo run --release -p odradek-tests --bin bench_transactions`, with a broker built before
-//! (`cargo build --release`, or named by `BROKER_BIN`). Writes `tests/bench/transactions.md`.
+//! `cargo run --release -p odradek-tests --features benches --bin bench_transactions`, with a
+//! broker built before (`cargo build --release`, or named by `BROKER_BIN`). Writes
+//! `tests/bench/transactions.md`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]

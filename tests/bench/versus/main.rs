@@ -8,12 +8,12 @@
 //! ```text
 //! cargo build --release
 //! tests/tools/kafka.sh .tools/kafka
-//! cargo run --release -p odradek-tests --bin versus -- [--pairs N] [--seconds S] [ROW...]
+//! cargo run --release -p odradek-tests --features benches --bin versus -- [OPTION...] [ROW...]
 //! ```
 //!
-//! ROW is a part of the names of rows, as "produce 1 KiB". Takes less than ten minutes, writes
-//! `tests/bench/versus.md` and, with the figures of each turn, `tests/bench/versus.json`, unless
-//! `--dry` is given.
+//! ROW is a part of the names of rows, as "produce 1 KiB"; OPTION is `--pairs N` or `--seconds S`.
+//! Takes less than ten minutes, writes `tests/bench/versus.md` and, with the figures of each turn,
+//! `tests/bench/versus.json`, unless `--dry` is given.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]
