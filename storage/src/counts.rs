@@ -138,6 +138,8 @@ pub struct MachineCounts {
     pub unknown: Count,
     /// Groups of commands that were certainly not appended.
     pub refused: Count,
+    /// Entries of others that were applied as those had sent them, and not read.
+    pub told: Count,
     /// Position of the newest snapshot known.
     pub(crate) snapshot: Count,
     /// Its length in bytes.

@@ -34,6 +34,7 @@ mod driver;
 mod lease;
 pub(crate) mod snapshots;
 mod start;
+mod told;
 mod trim;
 mod watchers;
 
@@ -41,6 +42,7 @@ pub use start::StartError;
 pub use watchers::Watch;
 
 use lease::Lease;
+use told::Told;
 use watchers::Watchers;
 
 /// Time between two attempts to reach the tail after the process was asleep.
@@ -126,6 +128,7 @@ struct Shared {
     applied: watch::Sender<Lsn>,
     /// How far the log is filled, as others say.
     filled: watch::Sender<Lsn>,
+    told: Told,
     node: watch::Sender<Option<NodeId>>,
     incarnation: AtomicU64,
     lease: Lease,
@@ -237,6 +240,7 @@ impl Machine {
             watchers: Watchers::default(),
             applied: watch::Sender::new(state.applied()),
             filled: watch::Sender::new(Lsn::ZERO),
+            told: Told::default(),
             node: watch::Sender::new(None),
             incarnation: AtomicU64::new(0),
             lease: Lease::new(&config, Arc::clone(&ports.clock)),
@@ -397,7 +401,11 @@ impl Machine {
             return;
         }
         match news {
-            News::Filled(lsn) => {
+            News::Filled { lsn, entry } => {
+                let is_news = lsn > *self.shared.applied.borrow();
+                if let Some(entry) = entry.filter(|_| is_news) {
+                    self.shared.told.put(lsn, entry);
+                }
                 self.shared.filled.send_if_modified(|filled| {
                     let news = lsn > *filled;
                     *filled = lsn.max(*filled);

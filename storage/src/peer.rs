@@ -34,7 +34,12 @@ pub struct PeerMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// The log is filled up to here: it is worth reading.
-    Filled(Lsn),
+    Filled {
+        /// A slot that is filled, durably.
+        lsn: Lsn,
+        /// What stands there, if that is not too much to send along: then it need not be read.
+        entry: Option<Bytes>,
+    },
     /// Somebody has lost the race for a slot too often and asks to have these appended along with
     /// one's own. What is applied twice is dropped, so nothing is lost if both append them.
     Help(Vec<Proposal>),
@@ -64,16 +69,21 @@ struct Stored {
     filled: u64,
     #[prost(message, repeated, tag = "4")]
     help: Vec<wire::Proposal>,
+    #[prost(bytes = "bytes", tag = "5")]
+    entry: Bytes,
 }
 
 impl PeerMessage {
     /// The message as bytes.
     pub fn encode(&self) -> Bytes {
-        let (filled, help) = match &self.news {
-            News::Filled(lsn) => (lsn.get(), Vec::new()),
-            News::Help(proposals) => (0, proposals.iter().map(Into::into).collect()),
-        };
-        let stored = Stored { to: self.to.0, from: self.from.0, filled, help };
+        let mut stored = Stored { to: self.to.0, from: self.from.0, ..Stored::default() };
+        match &self.news {
+            News::Filled { lsn, entry } => {
+                stored.filled = lsn.get();
+                stored.entry = entry.clone().unwrap_or_default();
+            }
+            News::Help(proposals) => stored.help = proposals.iter().map(Into::into).collect(),
+        }
         PEER_FORMAT.seal(&stored.encode_to_vec())
     }
 
@@ -86,7 +96,10 @@ impl PeerMessage {
                 let proposals = stored.help.into_iter().map(codec::proposal);
                 News::Help(proposals.collect::<Result<_, CodecError>>()?)
             }
-            filled => News::Filled(Lsn::new(filled)),
+            filled => {
+                let entry = Some(stored.entry).filter(|entry| !entry.is_empty());
+                News::Filled { lsn: Lsn::new(filled), entry }
+            }
         };
         Ok(Self { to: Incarnation(stored.to), from: Incarnation(stored.from), news })
     }
@@ -101,7 +114,9 @@ mod tests {
     fn a_message_is_read_back_as_it_was_sent() {
         let id = CommandId { incarnation: Incarnation(7), counter: 3 };
         let help = vec![Proposal { id, command: Command::Heartbeat }];
-        for news in [News::Filled(Lsn::new(9)), News::Help(help)] {
+        let filled = |entry| News::Filled { lsn: Lsn::new(9), entry };
+        let entry = Some(Bytes::from_static(b"an entry"));
+        for news in [filled(None), filled(entry), News::Help(help)] {
             let message = PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
             let bytes = message.encode();
             assert_eq!(PeerMessage::decode(&bytes), Ok(message));

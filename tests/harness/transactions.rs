@@ -248,6 +248,18 @@ impl Stage {
 
     /// Waits until pipelines have come to the end, and nothing is open any more.
     async fn drain(&self) -> bool {
+        if !self.settle().await {
+            return false;
+        }
+        self.stops.store(true, Ordering::Relaxed);
+        // Who is at work ends it. A broker that was stopped until now carries out what it had read
+        // before, and may open a transaction that nobody ends before its time is over.
+        sleep(Duration::from_secs(30)).await;
+        self.settle().await
+    }
+
+    /// Waits until nothing is left to be done.
+    async fn settle(&self) -> bool {
         let limit = Instant::now() + DRAINING_MAX;
         let mut left = self.left().await;
         while let Some(what) = left {
@@ -258,9 +270,6 @@ impl Stage {
             sleep(Duration::from_millis(500)).await;
             left = self.left().await;
         }
-        self.stops.store(true, Ordering::Relaxed);
-        // Who is at work ends it.
-        sleep(Duration::from_secs(30)).await;
         true
     }
 
@@ -269,7 +278,11 @@ impl Stage {
         if self.feeders.iter().any(|feeder| !feeder.is_finished()) {
             return Some("a feeder is at work".to_owned());
         }
-        let broker = self.world.brokers().lock().unwrap()[0].clone();
+        let brokers = self.world.brokers().lock().unwrap().clone();
+        if brokers.iter().any(Broker::is_stopped) {
+            return Some("a broker is stopped".to_owned());
+        }
+        let broker = brokers[0].clone();
         if broker.engine.machine.barrier().await.is_err() {
             return Some("no broker reaches the log".to_owned());
         }

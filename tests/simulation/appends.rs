@@ -188,7 +188,7 @@ async fn a_log_that_refuses_at_once_is_not_asked_without_end() {
     first.machine.receive(PeerMessage {
         to: incarnation(first.machine.node_id()),
         from: incarnation(second.machine.node_id()),
-        news: News::Filled(Lsn::new(1_000_000)),
+        news: News::Filled { lsn: Lsn::new(1_000_000), entry: None },
     });
     tokio::time::sleep(Duration::from_secs(60)).await;
     log.refuses.store(false, Ordering::Relaxed);

@@ -18,6 +18,7 @@ mod offices;
 mod protocol;
 mod seeds;
 mod swarm;
+mod told;
 mod transactions;
 mod trims;
 mod wire;

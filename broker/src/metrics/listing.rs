@@ -104,6 +104,8 @@ fn log(page: &mut Page, context: &Context) {
     for (outcome, count) in outcomes {
         appends.with(&[("outcome", outcome)], count.get());
     }
+    let help = "Entries of other brokers that those sent along, so that they were not read.";
+    page.counter("odradek_log_entries_told_total", help).is(counts.told.get());
 }
 
 fn ports(page: &mut Page, context: &Context) {

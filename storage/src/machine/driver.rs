@@ -212,6 +212,7 @@ impl Driver {
     }
 
     async fn take_turn(&mut self) -> Result<(), Stop> {
+        self.apply_told()?;
         if !self.waiting.is_empty() || !self.favours.is_empty() {
             self.commit_group().await?;
         }
@@ -304,6 +305,26 @@ impl Driver {
         let entry = Entry::decode(&slot.bytes)
             .map_err(|error| HaltReason(format!("entry {} can't be read: {error}", slot.lsn)))?;
         self.apply(&entry, &slot.bytes)
+    }
+
+    /// Applies what others have sent along, as far as it is what comes next.
+    ///
+    /// An entry names the hash of the one before it, and so of all before: what does is of this log
+    /// and stands there. Anything else is left for the log to say, and stops nobody.
+    fn apply_told(&mut self) -> Result<(), Stop> {
+        while let Some(bytes) = self.shared.told.take(self.applied().next()) {
+            let entry = Entry::decode(&bytes).ok().filter(|entry| {
+                self.read(|state| {
+                    entry.log_id == state.log_id()
+                        && entry.lsn == state.applied().next()
+                        && entry.previous == state.last_hash()
+                })
+            });
+            let Some(entry) = entry else { return Ok(()) };
+            self.shared.counts.told.add(1);
+            self.apply(&entry, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Applies an entry, whoever wrote it, and answers those of our proposals that are in it.

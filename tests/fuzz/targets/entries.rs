@@ -89,7 +89,9 @@ pub(crate) fn peer_messages() -> Vec<Bytes> {
     };
     let mut help = Entry::decode(&golden("entry_v1.bin")).unwrap().proposals;
     help.truncate(9);
-    let news = [News::Filled(Lsn::new(77)), News::Help(vec![heartbeat]), News::Help(help)];
+    let filled = |entry| News::Filled { lsn: Lsn::new(77), entry };
+    let entry = Some(golden("entry_v1.bin"));
+    let news = [filled(None), filled(entry), News::Help(vec![heartbeat]), News::Help(help)];
     let message = |news| PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
     news.into_iter().map(|news| message(news).encode()).collect()
 }

@@ -116,7 +116,7 @@ impl Driver {
                     self.note_tail(self.tail_seen);
                     // That this broker lives is no reason for others to look.
                     if !is_heartbeat(&entry) {
-                        self.tell_others(entry.lsn);
+                        self.tell_others(entry.lsn, &bytes);
                     }
                     self.shared.lease.renew(began);
                     return self.apply(&entry, &bytes);

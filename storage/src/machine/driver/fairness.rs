@@ -10,12 +10,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Driver, Stop};
 use crate::command::{Endpoint, Incarnation, Proposal};
 use crate::log::Freshness;
 use crate::lsn::Lsn;
+use crate::machine::told::TOLD_BYTES_MAX;
 use crate::peer::{News, PeerMessage};
 
 /// How many slots are looked back on to tell who usually wins.
@@ -25,14 +27,15 @@ pub(super) const WINNERS_REMEMBERED: usize = 64;
 const HELP_HABIT: Duration = Duration::from_secs(2);
 
 impl Driver {
-    /// Tells the others that a slot is filled, so that they need not look for it.
-    pub(super) fn tell_others(&self, lsn: Lsn) {
+    /// Tells the others what a slot is filled with, so that they need not look for it.
+    pub(super) fn tell_others(&self, lsn: Lsn, entry: &Bytes) {
+        let entry = Some(entry).filter(|entry| entry.len() <= TOLD_BYTES_MAX);
         let others: Vec<(Incarnation, Endpoint)> = self.read(|state| {
             let others = state.brokers().values().filter(|it| it.incarnation != self.incarnation);
             others.map(|broker| (broker.incarnation, broker.address.peer_endpoint())).collect()
         });
         for (to, endpoint) in others {
-            self.say(to, &endpoint, News::Filled(lsn));
+            self.say(to, &endpoint, News::Filled { lsn, entry: entry.cloned() });
         }
     }
 
@@ -52,7 +55,10 @@ impl Driver {
             let pause = end.min(Instant::now() + self.config.poll_interval);
             // Told or not: look.
             drop(timeout_at(pause, self.filled.changed()).await);
-            self.follow(Freshness::Latest).await?;
+            self.apply_told()?;
+            if is_open(self) {
+                self.follow(Freshness::Latest).await?;
+            }
         }
         self.helped =
             match (is_open(self), self.helped.filter(|since| since.elapsed() < HELP_HABIT)) {
