@@ -31,7 +31,7 @@ LIFE = {
 TERM_PATIENCE = 30  # seconds that a broker has to stop in
 # Why a broker may end by itself, for a supervisor to start it again: it was stopped for longer than the log
 # is kept, or its store denies what it holds.
-SLEPT = "slept too long: the log begins at"
+SLEPT = "slept too long:"
 DENIED = "the log has its records in another store"
 
 

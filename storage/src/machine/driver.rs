@@ -283,10 +283,7 @@ impl Driver {
                     return Ok(true);
                 }
                 Ok(LogRead::Trimmed(floor)) => {
-                    return Err(HaltReason(format!(
-                        "slept too long: the log begins at {floor}, entry {from} is gone; started \
-                         again, this broker begins from a snapshot"
-                    )));
+                    return Err(slept(&format!("the log begins at {floor}, entry {from} is gone")));
                 }
                 Err(error) => {
                     self.is_readable = false;
@@ -433,6 +430,12 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The log was trimmed past this broker.
+fn slept(what: &str) -> Stop {
+    let next = "started again, this broker begins from a snapshot";
+    HaltReason(format!("slept too long: {what}; {next}"))
 }
 
 /// What goes on for minutes is said now and then.

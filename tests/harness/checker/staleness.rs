@@ -35,7 +35,9 @@ pub(super) fn check(index: &Index, findings: &mut Findings) {
     let shown = [shown(index, Isolation::ReadUncommitted), shown(index, Isolation::ReadCommitted)];
     let mut polls: Vec<(u64, usize)> = Vec::new();
     for (at, op) in index.ops.iter().enumerate() {
-        if matches!(op.event.f, Kind::Assign | Kind::Subscribe | Kind::Seek | Kind::Poll) {
+        // Who reads in a transaction goes on from there; one that failed may have gone back.
+        let reads = op.event.f == Kind::Txn && (op.outcome != Stage::Ok || !op.reads.is_empty());
+        if reads || matches!(op.event.f, Kind::Assign | Kind::Subscribe | Kind::Seek | Kind::Poll) {
             polls.push((op.ended.unwrap_or(op.began), at));
         }
     }

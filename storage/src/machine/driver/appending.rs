@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{BACKOFF_MAX, Driver, Stop, is_heartbeat};
+use super::{BACKOFF_MAX, Driver, Stop, is_heartbeat, slept};
 use crate::command::{Entry, Proposal};
 use crate::log::{Append, ENTRY_BYTES_MAX, Freshness, LogRead, Slot};
 use crate::lsn::Lsn;
@@ -155,7 +155,7 @@ impl Driver {
                     return Ok(());
                 }
                 Answer::Trimmed => {
-                    return Err(HaltReason(format!("slept too long: slot {} is gone", entry.lsn)));
+                    return Err(slept(&format!("slot {} is gone", entry.lsn)));
                 }
                 Answer::Broken(cause) => return Err(HaltReason(cause)),
             }

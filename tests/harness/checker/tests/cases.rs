@@ -101,6 +101,36 @@ fn a_copy_that_a_retry_left_behind_is_not_where_a_value_stands() {
 }
 
 #[test]
+fn who_reads_in_a_transaction_is_not_waiting_for_what_it_read() {
+    const SECOND: u64 = 1_000_000;
+    let line = |time: u64, op: u64, stage: &str, rest: &str| {
+        format!(r#"{{"time_us":{time},"process":2,"op":{op},"stage":"{stage}",{rest}}}"#)
+    };
+    let history = |f: &str, stage: &str, asked: &str, read: &str| {
+        let mut lines: Vec<String> = SENT.map(str::to_owned).to_vec();
+        let assign = r#""f":"assign","keys":["a/0"],"offsets":{"a/0":5}"#;
+        lines.extend([line(4, 1, "invoke", assign), line(5, 1, "ok", r#""f":"assign""#)]);
+        let does = |mops: &str| format!(r#""f":"{f}","mops":[{mops}]"#);
+        lines.extend([line(6, 2, "invoke", &does(asked)), line(7, 2, stage, &does(read))]);
+        for number in 1..14 {
+            let (time, op) = (number * SECOND, number + 2);
+            lines.push(line(time, op, "invoke", r#""f":"poll","mops":[["poll"]]"#));
+            lines.push(line(time + 1, op, "ok", r#""f":"poll","mops":[["poll",{}]]"#));
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        broken(&lines)
+    };
+    let (asked, read) = (r#"["poll"]"#, r#"["poll",{"a/0":[[5,11]]}]"#);
+    assert_eq!(history("poll", "ok", asked, read), []);
+    assert_eq!(history("txn", "ok", asked, read), []);
+    // Where it goes on from after one that failed, nobody knows.
+    assert_eq!(history("txn", "fail", asked, r#"["poll",{}]"#), []);
+    // One that has read nothing still waits.
+    assert_eq!(history("txn", "ok", asked, r#"["poll",{}]"#), [Rule::L2]);
+    assert_eq!(history("txn", "ok", "", ""), [Rule::L2]);
+}
+
+#[test]
 fn subscribers_may_leave_out_what_went_elsewhere() {
     let line = |time: u64, op: u64, stage: &str, rest: &str| {
         format!(r#"{{"time_us":{time},"process":2,"op":{op},"stage":"{stage}",{rest}}}"#)
