@@ -23,6 +23,7 @@ use std::time::Duration;
 use metered::{BROKERS, Charged, Cloud, Metered, RATE};
 use tokio::time::sleep;
 
+mod machine;
 mod metered;
 
 const PARTITIONS: i32 = 100;
@@ -36,7 +37,9 @@ const MERGING: Duration = Duration::from_secs(60);
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let before = machine::load();
     let report = runtime.block_on(measure());
+    let report = format!("{report}\n{}\n", machine::machine("release build", &before));
     print!("{report}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/cost.md");
     std::fs::write(path, report).unwrap();
