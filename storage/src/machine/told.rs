@@ -13,6 +13,7 @@ use crate::lsn::Lsn;
 
 /// Longest entry that is sent along, in bytes. Longer ones are read from the log: what many brokers
 /// send each other takes their memory, and between zones it is paid for.
+/// Nor are longer ones kept, should somebody send them.
 pub(super) const TOLD_BYTES_MAX: usize = 32 * 1024;
 
 /// How many are kept while those before them are missing.
@@ -25,6 +26,9 @@ pub(super) struct Told(Mutex<BTreeMap<Lsn, Bytes>>);
 impl Told {
     /// Keeps what is said to be the entry at `lsn`; of too many those that come last go.
     pub(super) fn put(&self, lsn: Lsn, entry: Bytes) {
+        if entry.len() > TOLD_BYTES_MAX {
+            return;
+        }
         let mut entries = self.lock();
         entries.insert(lsn, entry);
         if entries.len() > TOLD_MAX {
@@ -62,5 +66,15 @@ mod tests {
         assert_eq!(told.take(Lsn::new(9)), None, "that was passed");
         assert_eq!(told.take(Lsn::new(64)), Some(entry(64)));
         assert_eq!(told.take(Lsn::new(65)), None, "that was too many");
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_kept() {
+        let told = Told::default();
+        let entry = |bytes: usize| Bytes::from(vec![0; bytes]);
+        told.put(Lsn::new(1), entry(TOLD_BYTES_MAX));
+        told.put(Lsn::new(2), entry(TOLD_BYTES_MAX + 1));
+        assert!(told.take(Lsn::new(1)).is_some());
+        assert_eq!(told.take(Lsn::new(2)), None);
     }
 }
