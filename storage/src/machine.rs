@@ -128,6 +128,7 @@ struct Shared {
     applied: watch::Sender<Lsn>,
     /// How far the log is filled, as others say.
     filled: watch::Sender<Lsn>,
+    /// What it is filled with there, as far as they sent that along.
     told: Told,
     node: watch::Sender<Option<NodeId>>,
     incarnation: AtomicU64,

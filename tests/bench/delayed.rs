@@ -1,9 +1,9 @@
 //! A broker over files that take as long to answer as S3 and DynamoDB do.
 //!
 //! The files of a machine answer at once; what waits for a store is seen only over one that lets
-//! wait. This is the broker as it is, with its own flags, and a delay before each call: drawn anew
-//! each time, from a lognormal distribution, and for each direction of a connection as long as its
-//! bandwidth says on top of that.
+//! wait. This is the broker as it is, with its own flags, and each call takes longer: by what is
+//! drawn from a lognormal distribution, and by what the bandwidth of a connection to the store says
+//! of the bytes that go in or come out.
 
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -36,7 +36,8 @@ mod settings;
 const MERGING: Duration = Duration::from_secs(60);
 
 /// What is counted: how it is called, and the metric.
-const COUNTED: [(&str, &str); 5] = [
+const COUNTED: [(&str, &str); 6] = [
+    ("GiB", "odradek_produced_bytes_total"),
     ("PUT", "odradek_store_request_seconds_count{operation=\"put\""),
     ("GET", "odradek_store_request_seconds_count{operation=\"get\""),
     ("DELETE", "odradek_store_request_seconds_count{operation=\"delete\""),
@@ -46,7 +47,14 @@ const COUNTED: [(&str, &str); 5] = [
 
 async fn counts(broker: &BrokerProcess) -> [f64; COUNTED.len()] {
     let page = broker.metrics().await;
-    COUNTED.map(|(name, metric)| page.sum(metric) / if name == "log KiB" { 1024.0 } else { 1.0 })
+    COUNTED.map(|(name, metric)| {
+        let unit = match name {
+            "GiB" => f64::from(1 << 30),
+            "log KiB" => 1024.0,
+            _ => 1.0,
+        };
+        page.sum(metric) / unit
+    })
 }
 
 /// What was counted for each GiB, without and with merging.
@@ -57,19 +65,18 @@ async fn measure(partitions: i32, seconds: u32, kib_per_second: u32) -> [String;
     let kept = [("retention.ms", "-1")];
     broker.client().await.create_topic_with(&topic_name(0), partitions, &kept).await;
     let load = Load { partitions, consumers: 0, ..Load::new(seconds, kib_per_second) };
-    let written = |page: f64| page / f64::from(1 << 30);
-    let received = "odradek_produced_bytes_total";
-    let (before, bytes) = (counts(&broker).await, broker.metrics().await.sum(received));
+    let before = counts(&broker).await;
     drop(load.run(broker.address).await);
     let loaded = counts(&broker).await;
-    let gib = written(broker.metrics().await.sum(received) - bytes);
     sleep(MERGING).await;
     let merged = counts(&broker).await;
     broker.process.stop();
-    [("at once", loaded), ("with merging", merged)].map(|(when, after)| {
-        let each: Vec<String> =
-            after.iter().zip(before).map(|(it, was)| format!("{:.0}", (it - was) / gib)).collect();
-        let units = (after[3] - before[3] + after[4] - before[4]) / gib;
+    [("at once", loaded), ("with merging", merged)].map(|(when, mut counted)| {
+        counted.iter_mut().zip(before).for_each(|(it, was)| *it -= was);
+        let [gib, counted @ ..] = counted;
+        let each: Vec<String> = counted.iter().map(|it| format!("{:.0}", it / gib)).collect();
+        let [.., entries, kib] = counted;
+        let units = (entries + kib) / gib;
         format!("| {partitions} | {when} | {gib:.2} | {} | {units:.0} |", each.join(" | "))
     })
 }

@@ -72,9 +72,10 @@ struct Look<'a> {
     version: i16,
 }
 
-/// Topics that are described at once, and partitions, of a topic more than others if it has them.
-/// Everybody else's turn comes after so many.
+/// Topics that are described at once. Everybody else's turn comes after so many.
 const TOPICS_AT_ONCE: usize = 500;
+
+/// Partitions after which it comes too, at the end of a topic.
 const PARTITIONS_AT_ONCE: usize = 5000;
 
 async fn all(context: &Context, session: &Session, look: Look<'_>) -> Vec<MetadataResponseTopic> {
