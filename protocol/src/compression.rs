@@ -15,6 +15,10 @@ use crate::record::{Codec, Malformed, RecordBatch, RecordView};
 /// without being told otherwise.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
+/// First bytes of an LZ4 frame. The library reads the older form of frames as well, whose blocks
+/// are twice as long as any that Kafka's clients write or read.
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
+
 /// First bytes of Snappy data in xerial framing, as Java clients and librdkafka write it.
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 
@@ -62,6 +66,9 @@ pub fn unpack(batch: &RecordBatch, bytes_max: usize) -> Result<Bytes, OpenError>
         Codec::None if packed.len() > bytes_max => Err(OpenError::TooLong(bytes_max)),
         Codec::None => Ok(packed),
         Codec::Gzip => read_all(flate2::read::MultiGzDecoder::new(packed.reader()), bytes_max),
+        Codec::Lz4 if !packed.is_empty() && !packed.starts_with(&LZ4_MAGIC) => {
+            Err(OpenError::Codec("no LZ4 frame".to_owned()))
+        }
         Codec::Lz4 => read_all(lz4_flex::frame::FrameDecoder::new(packed.reader()), bytes_max),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(packed.reader()).map_err(broken)?;

@@ -122,6 +122,17 @@ fn nonsense_is_an_error_in_every_codec() {
     }
 }
 
+/// Found by fuzzing: 113 bytes made the decoder hold 16 MiB.
+#[test]
+fn the_old_form_of_lz4_frames_is_refused() {
+    let plain = plain_batch();
+    let block = lz4_flex::block::compress(&plain.records());
+    let length = u32::try_from(block.len()).unwrap();
+    let packed = [&0x184c_2102_u32.to_le_bytes()[..], &length.to_le_bytes(), &block].concat();
+    let batch = repacked(&plain, 3, &packed);
+    assert_eq!(unpack(&batch, 1 << 20), Err(OpenError::Codec("no LZ4 frame".to_owned())));
+}
+
 #[test]
 fn records_that_do_not_add_up_are_an_error() {
     let plain = plain_batch();
