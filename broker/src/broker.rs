@@ -116,6 +116,8 @@ impl Broker {
                 // comes after a pause need not wait, and it costs nothing.
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
                 inline_bytes_max: config.inline_bytes.unwrap_or(inline_bytes_default),
+                // Where entries cost nothing, neither do their bytes, and a start reads no footers.
+                footer_bytes_min: puts_are_charged.then_some(2 * 1024),
                 inline_zstd_level: puts_are_charged.then_some(1),
                 ..WriterConfig::default()
             },

@@ -16,12 +16,14 @@ use crate::segment::SegmentId;
 
 mod address;
 pub mod codec;
+pub(crate) mod footer;
 pub mod groups;
 pub mod life;
 mod outcome;
 pub mod transactions;
 
 pub use address::{BrokerAddress, Endpoint};
+pub use footer::FooterRef;
 pub use groups::{CommittedOffset, Committer, GroupChange};
 pub use life::{Branch, NewBlock, NewExtent, Replacement};
 pub use outcome::{BatchOutcome, Outcome, Rejection, RunOutcome};
@@ -191,6 +193,14 @@ pub enum Command {
         bytes: u64,
         /// Its runs, in the order they are to be applied.
         runs: Vec<Run>,
+    },
+    /// What `CommitSegment` does, for so many batches that their runs would make the entry long:
+    /// they stand in the footer of the segment, and the entry names that.
+    CommitByFooter {
+        /// The footer, and the segment that it belongs to.
+        footer: FooterRef,
+        /// What stands in it, once it was read. No part of the entry.
+        runs: Option<Vec<Run>>,
     },
     /// Makes batches that come with the command part of their partitions: what `CommitSegment`
     /// does, for so few bytes that an object of their own would cost more.

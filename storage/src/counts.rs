@@ -140,6 +140,8 @@ pub struct MachineCounts {
     pub refused: Count,
     /// Entries of others that were applied as those had sent them, and not read.
     pub told: Count,
+    /// Footers read from the store, because an entry left the runs of its commits to them.
+    pub footers_read: Count,
     /// Position of the newest snapshot known.
     pub(crate) snapshot: Count,
     /// Its length in bytes.

@@ -9,6 +9,7 @@ pub mod counts;
 mod disk;
 pub mod engine;
 pub mod envelope;
+mod footers;
 pub mod fsck;
 #[cfg(test)]
 mod golden;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::command::codec::CodecError;
 use crate::command::{Digest, Entry, EntryHash};
+use crate::footers;
 use crate::key::ObjectKey;
 use crate::log::{Freshness, LogRead, MetadataLog};
 use crate::lsn::Lsn;
@@ -20,6 +21,7 @@ use crate::machine::{claim, snapshots};
 use crate::object::{ObjectMeta, ObjectStore};
 use crate::port::PortError;
 use crate::replica::{self, FollowError};
+use crate::segment::SegmentId;
 use crate::snapshot::{SNAPSHOT_PREFIX, snapshot_lsn};
 use crate::state::{Halt, State};
 
@@ -80,18 +82,32 @@ pub enum LookError {
         /// Why.
         cause: CodecError,
     },
+    /// An entry needs the footer of a segment that is not in the store.
+    #[error("entry {lsn} needs the footer of segment {segment}, which is gone or damaged")]
+    NoFooter {
+        /// Which.
+        lsn: Lsn,
+        /// The segment.
+        segment: SegmentId,
+    },
     /// An entry can't be applied.
     #[error("the log can't be applied: {0}")]
     Halt(#[from] Halt),
 }
 
 impl LookError {
+    /// Whether it may be that there is a newer snapshot by now.
+    fn is_behind(&self) -> bool {
+        matches!(self, Self::NoSnapshot { .. } | Self::NoFooter { .. })
+    }
+
     /// Whether it says that something is damaged, and not only that it could not be reached.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Log(PortError::Broken(_))
             | Self::NoSnapshot { .. }
             | Self::LogBehindSnapshot { .. }
+            | Self::NoFooter { .. }
             | Self::Entry { .. } => true,
             // An entry of a later release is whole.
             Self::Halt(halt) => !matches!(halt, Halt::Level { .. }),
@@ -165,8 +181,9 @@ impl Look {
         let mut looks = 1;
         loop {
             match self.recover().await {
-                // A broker may have trimmed the log behind a snapshot that was not there yet.
-                Err(LookError::NoSnapshot { .. }) if looks < LOOKS_MAX => looks += 1,
+                // A broker may have trimmed the log behind a snapshot that was not there yet, or
+                // deleted a segment that only entries behind it name.
+                Err(error) if error.is_behind() && looks < LOOKS_MAX => looks += 1,
                 Ok(state) if state.applied() == Lsn::ZERO => return Err(LookError::Empty),
                 state => return state,
             }
@@ -176,7 +193,7 @@ impl Look {
     /// Brings a state to the tail of the log.
     pub async fn advance(&self, state: &mut State) -> Result<(), LookError> {
         match self.follow(state).await {
-            Err(LookError::NoSnapshot { .. }) => {
+            Err(error) if error.is_behind() => {
                 *state = self.state().await?;
                 Ok(())
             }
@@ -279,12 +296,18 @@ impl Look {
 
     async fn follow(&self, state: &mut State) -> Result<(), LookError> {
         let snapshot = state.applied();
-        let followed = replica::follow(state, |from| self.read(from)).await;
+        let get = |key: ObjectKey, range: Range<u64>| async move {
+            let get = || self.objects.get_range(&key, range.clone());
+            footers::insist(|| answered(get)).await
+        };
+        let followed = replica::follow(state, |from| self.read(from), get).await;
         followed.map(drop).map_err(|error| match error {
             FollowError::Trimmed(floor) => LookError::NoSnapshot { floor, snapshot },
             FollowError::Entry { lsn, cause } => LookError::Entry { lsn, cause },
+            FollowError::NoFooter { lsn, segment } => LookError::NoFooter { lsn, segment },
             FollowError::Halt(halt) => LookError::Halt(halt),
             FollowError::Log(error) => LookError::Log(error),
+            FollowError::Objects(error) => LookError::Objects(error),
         })
     }
 

@@ -21,9 +21,10 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal};
+use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal, footer};
 use crate::counts::{self, MachineCounts};
 use crate::engine::Ports;
+use crate::footers;
 use crate::lsn::Lsn;
 use crate::object::ObjectStore;
 use crate::peer::{News, PeerMessage};
@@ -79,7 +80,7 @@ pub struct MachineConfig {
     pub tail_age_max: Duration,
     /// A snapshot is written after so many entries,
     pub snapshot_entries: u64,
-    /// or after so many bytes of entries,
+    /// or after so many bytes of entries, of which a footer that they name counts as 64 KiB,
     pub snapshot_bytes: u64,
     /// or after so long, if there was an entry since the last.
     pub snapshot_interval: Duration,
@@ -413,10 +414,13 @@ impl Machine {
                     news
                 });
             }
-            News::Help(proposals) => {
-                // Nobody else may speak for this broker. Whoever asks asks again, or another, if
-                // the queue is full.
-                if proposals.iter().all(|proposal| proposal.id.incarnation != to) {
+            News::Help { mut proposals, footers } => {
+                footers::unpack(&mut proposals, &footers);
+                // Nobody else may speak for this broker, and what it appends it applies at once.
+                // Whoever asks asks again, or another, if the queue is full.
+                let is_own = |proposal: &Proposal| proposal.id.incarnation == to;
+                let is_whole = footer::lacking(&proposals).next().is_none();
+                if is_whole && !proposals.iter().any(is_own) {
                     drop(self.queue.try_send(Request::Help(proposals)));
                 }
             }

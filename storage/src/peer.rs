@@ -38,11 +38,32 @@ pub enum News {
         /// A slot that is filled, durably.
         lsn: Lsn,
         /// What stands there, if that is not too much to send along: then it need not be read.
-        entry: Option<Bytes>,
+        entry: Option<SentEntry>,
     },
     /// Somebody has lost the race for a slot too often and asks to have these appended along with
     /// one's own. What is applied twice is dropped, so nothing is lost if both append them.
-    Help(Vec<Proposal>),
+    Help {
+        /// The proposals.
+        proposals: Vec<Proposal>,
+        /// The footers that they name, in order, each in a zstd frame.
+        footers: Vec<Bytes>,
+    },
+}
+
+/// An entry that is sent along.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentEntry {
+    /// Its bytes, as they stand in the log.
+    pub bytes: Bytes,
+    /// The footers that it names, in order, each in a zstd frame; none if they were too long.
+    pub footers: Vec<Bytes>,
+}
+
+impl SentEntry {
+    /// How long all of it is, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.footers.iter().map(Bytes::len).sum::<usize>()
+    }
 }
 
 /// A way to other brokers.
@@ -71,6 +92,8 @@ struct Stored {
     help: Vec<wire::Proposal>,
     #[prost(bytes = "bytes", tag = "5")]
     entry: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    footers: Vec<Bytes>,
 }
 
 impl PeerMessage {
@@ -80,9 +103,13 @@ impl PeerMessage {
         match &self.news {
             News::Filled { lsn, entry } => {
                 stored.filled = lsn.get();
-                stored.entry = entry.clone().unwrap_or_default();
+                let SentEntry { bytes, footers } = entry.clone().unwrap_or_default();
+                (stored.entry, stored.footers) = (bytes, footers);
             }
-            News::Help(proposals) => stored.help = proposals.iter().map(Into::into).collect(),
+            News::Help { proposals, footers } => {
+                stored.help = proposals.iter().map(Into::into).collect();
+                stored.footers.clone_from(footers);
+            }
         }
         PEER_FORMAT.seal(&stored.encode_to_vec())
     }
@@ -94,10 +121,12 @@ impl PeerMessage {
         let news = match stored.filled {
             0 => {
                 let proposals = stored.help.into_iter().map(codec::proposal);
-                News::Help(proposals.collect::<Result<_, CodecError>>()?)
+                let proposals = proposals.collect::<Result<_, CodecError>>()?;
+                News::Help { proposals, footers: stored.footers }
             }
             filled => {
-                let entry = Some(stored.entry).filter(|entry| !entry.is_empty());
+                let entry = SentEntry { bytes: stored.entry, footers: stored.footers };
+                let entry = Some(entry).filter(|entry| !entry.bytes.is_empty());
                 News::Filled { lsn: Lsn::new(filled), entry }
             }
         };
@@ -113,10 +142,14 @@ mod tests {
     #[test]
     fn a_message_is_read_back_as_it_was_sent() {
         let id = CommandId { incarnation: Incarnation(7), counter: 3 };
-        let help = vec![Proposal { id, command: Command::Heartbeat }];
+        let proposals = vec![Proposal { id, command: Command::Heartbeat }];
         let filled = |entry| News::Filled { lsn: Lsn::new(9), entry };
-        let entry = Some(Bytes::from_static(b"an entry"));
-        for news in [filled(None), filled(entry), News::Help(help)] {
+        let footers = vec![Bytes::from_static(b"one"), Bytes::from_static(b"another")];
+        let bytes = Bytes::from_static(b"an entry");
+        let entry = SentEntry { bytes: bytes.clone(), footers: Vec::new() };
+        let with_footers = SentEntry { bytes, footers: footers.clone() };
+        let help = News::Help { proposals, footers };
+        for news in [filled(None), filled(Some(entry)), filled(Some(with_footers)), help] {
             let message = PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
             let bytes = message.encode();
             assert_eq!(PeerMessage::decode(&bytes), Ok(message));

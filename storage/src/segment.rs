@@ -18,6 +18,7 @@
 //! the fault catalogue). The footer is the runs of the commit, so that a segment explains itself.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 use odradek_protocol::id::{TopicId, TopicPartition};
@@ -180,6 +181,13 @@ pub fn footer_bytes(end: &[u8]) -> Option<usize> {
     let trailer = end.last_chunk::<TRAILER_BYTES>()?;
     let length = u32::from_be_bytes(*trailer.first_chunk()?);
     usize::try_from(length).ok()?.checked_add(TRAILER_BYTES)
+}
+
+/// Where in a segment of so many bytes its footer lies, without the trailer; `None` if there is no
+/// room for it.
+pub(crate) fn footer_range(segment_bytes: u64, footer_bytes: u32) -> Option<Range<u64>> {
+    let end = segment_bytes.checked_sub(u64::try_from(TRAILER_BYTES).ok()?)?;
+    Some(end.checked_sub(u64::from(footer_bytes))?..end)
 }
 
 /// Reads the runs that the footer of a segment names: `bytes` is the length of the object, `start`

@@ -168,6 +168,7 @@ fn referenced_to_wire((id, refs): (&SegmentId, &SegmentRefs)) -> wire::Segment {
         since: 0,
         level: u32::from(refs.level),
         inline: refs.inline.clone(),
+        by_footer: refs.by_footer,
     }
 }
 
@@ -179,6 +180,7 @@ fn unreferenced_to_wire((id, unreferenced): (&SegmentId, &Unreferenced)) -> wire
         since: unreferenced.since.get(),
         level: 0,
         inline: None,
+        by_footer: unreferenced.by_footer,
     }
 }
 
@@ -358,12 +360,14 @@ fn segments(
             references: stored.references,
             level: u8::try_from(stored.level).map_err(|_| CodecError::Field("level"))?,
             inline: stored.inline,
+            by_footer: stored.by_footer,
         };
         segments.insert(id, refs);
     }
     for stored in unreferenced {
         let id = stored.id.ok_or(CodecError::Field("segment"))?.into();
-        let waits = Unreferenced { bytes: stored.bytes, since: Lsn::new(stored.since) };
+        let wire::Segment { bytes, by_footer, .. } = stored;
+        let waits = Unreferenced { bytes, since: Lsn::new(stored.since), by_footer };
         segments.unreferenced.insert(id, waits);
     }
     Ok(segments)

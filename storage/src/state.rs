@@ -16,6 +16,7 @@ use crate::command::{
     Outcome, Proposal, Rejection,
 };
 use crate::lsn::Lsn;
+use crate::segment::SegmentId;
 
 pub mod brokers;
 mod commit;
@@ -78,6 +79,8 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Partitions in which something became visible or went away.
     pub touched: Vec<TopicPartition>,
+    /// A segment whose footer was needed, and not read.
+    lacks: Option<SegmentId>,
 }
 
 impl State {
@@ -89,7 +92,23 @@ impl State {
     /// Applies the entry that follows, whose stored bytes have this hash.
     ///
     /// An entry either is applied whole or leaves the state untouched and answers [`Halt`].
+    ///
+    /// Where a footer was not read ([`Entry::is_whole`]) it shows on the way whether it is needed:
+    /// a commit that is turned away does without. That takes as long as a copy of the state.
     pub fn apply(&mut self, entry: &Entry, hash: EntryHash) -> Result<Applied, Halt> {
+        if entry.is_whole() {
+            return self.apply_whole(entry, hash);
+        }
+        let mut tried = self.clone();
+        let applied = tried.apply_whole(entry, hash)?;
+        if let Some(segment) = applied.lacks {
+            return Err(Halt::NoFooter { lsn: entry.lsn, segment });
+        }
+        *self = tried;
+        Ok(applied)
+    }
+
+    fn apply_whole(&mut self, entry: &Entry, hash: EntryHash) -> Result<Applied, Halt> {
         self.admit(entry)?;
         self.applied = entry.lsn;
         self.last_hash = hash;
@@ -198,6 +217,9 @@ impl State {
             }
             Command::CommitSegment { segment, bytes, runs } => {
                 self.commit_segment(*segment, *bytes, runs, touched)
+            }
+            Command::CommitByFooter { footer, runs } => {
+                self.commit_by_footer(footer, runs.as_deref(), applied)
             }
             Command::CommitInline { segment, content, runs } => {
                 self.commit_inline(*segment, content, runs, touched)

@@ -13,6 +13,9 @@
 //! What is so small that an object would cost more than a longer entry travels in the entry of its
 //! commit: no upload, one write.
 //!
+//! What is so much that its runs would make the entry long leaves them to the footer of the
+//! segment: an entry is paid for by the kilobyte, and says no more than which footer it is.
+//!
 //! Objects are put as the batches came. Compressing them takes more of a processor than all else on
 //! the path, and they are rewritten soon: merging compresses, off the path and in longer blocks.
 
@@ -30,7 +33,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::command::{Rejection, Run};
+use crate::command::{FooterRef, Rejection, Run};
 use crate::machine::Machine;
 use crate::names::Names;
 use crate::object::{ObjectStore, Put};
@@ -63,7 +66,10 @@ pub struct WriterConfig {
     pub put_attempts_max: u32,
     /// See `put_attempts_max`.
     pub put_attempt_max: Duration,
-    /// Runs of one segment are committed in pieces of this many bytes.
+    /// Runs of more bytes than this are left to the footer of the segment, and the commit names
+    /// that; `None` if they never are.
+    pub footer_bytes_min: Option<u32>,
+    /// Runs of one segment that are not left to it are committed in pieces of this many bytes.
     pub commit_bytes_max: usize,
     /// Up to this many bytes of batches travel in the log entry of their commit, in place of an
     /// object of their own; 0 for none.
@@ -83,6 +89,7 @@ impl Default for WriterConfig {
             inline_zstd_level: None,
             put_attempts_max: 3,
             put_attempt_max: Duration::from_secs(5),
+            footer_bytes_min: Some(2 * 1024),
             commit_bytes_max: 96 * 1024,
             inline_bytes_max: 0,
             inline_bytes_held_max: 16 * 1024 * 1024,
@@ -281,6 +288,7 @@ struct Uploaded {
 struct Stored {
     id: SegmentId,
     bytes: u64,
+    footer: FooterRef,
     runs: Vec<Run>,
     inline: Option<Inline>,
 }
@@ -328,14 +336,14 @@ impl Upload {
     /// The content goes into the cache before the commit: it can be found there only through the
     /// state, which does not know of it yet.
     fn stored(&self, sealed: SealedSegment, inline: Option<Inline>) -> Stored {
-        let SealedSegment { id, bytes, blocks } = sealed;
+        let SealedSegment { id, bytes, footer, blocks } = sealed;
         let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let mut runs = Vec::with_capacity(blocks.len());
         for block in blocks {
             self.blocks.insert(id, block.run.position, block.content);
             runs.push(block.run);
         }
-        Stored { id, bytes, runs, inline }
+        Stored { id, bytes, footer, runs, inline }
     }
 
     /// SUBTLE: the same bytes go to the same name on each try, and no one else has that name, so

@@ -45,6 +45,8 @@ pub fn engine(
             put_attempt_max: Duration::from_millis(500),
             segment_bytes_max: 2000,
             inline_bytes_max,
+            // Every second broker leaves all runs to footers, the others none.
+            footer_bytes_min: seed.is_multiple_of(2).then_some(0),
             ..WriterConfig::default()
         },
         // Small, so that blocks are read from the store and not only from memory.

@@ -14,6 +14,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
+pub mod alone;
 pub mod batches;
 pub mod checker;
 pub mod client;

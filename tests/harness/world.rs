@@ -37,6 +37,8 @@ use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::reader::{FetchTarget, Isolation, Reader};
 use odradek_storage::segment::SegmentId;
 use odradek_storage::segment::builder::PendingBatch;
+use odradek_storage::snapshot::{SNAPSHOT_PREFIX, snapshot_lsn};
+use odradek_storage::state::segments::Unreferenced;
 use odradek_storage::writer::{AppendError, Appended};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -52,6 +54,9 @@ pub const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
 
 /// How long it may take until the store has nothing but what is referred to.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// How often the start of a broker may fail: its log and store are not always out of reach.
+const STARTS_MAX: usize = 500;
 
 /// What a world is like.
 #[derive(Clone, Debug)]
@@ -229,9 +234,12 @@ impl World {
         let (store, order) = (Arc::new(objects.clone()), Arc::new(log.clone()));
         let ports = Ports { objects: store, log: order, clock, peers };
         // A broker that is refused its log at start ends; whoever supervises it starts it again.
+        let mut attempts = 0;
         let engine = loop {
+            attempts += 1;
             match Engine::start(self.config(seed), ports.clone()).await {
                 Ok(engine) => break engine,
+                Err(error) if attempts == STARTS_MAX => panic!("seed {}: {error}", self.plan.seed),
                 Err(error) => self.history.lock().unwrap().say(format!("no start: {error}")),
             }
             sleep(Duration::from_millis(100)).await;
@@ -351,7 +359,8 @@ impl World {
     }
 }
 
-/// Waits until the store holds what the state refers to, and nothing else (C1).
+/// Waits until the store holds what the state refers to, and nothing else (C1) but what is
+/// [`kept_for_starts`].
 pub(crate) async fn settle(
     seed: u64,
     objects: &MemoryObjectStore,
@@ -369,13 +378,30 @@ pub(crate) async fn settle(
         });
         let missing: Vec<_> = referenced.difference(&stored).collect();
         assert!(missing.is_empty(), "seed {seed}: the store has lost {missing:?}");
-        if stored == referenced {
+        let kept = kept_for_starts(objects, engine).await;
+        let left: Vec<_> = stored.difference(&referenced).filter(|it| !kept.contains(it)).collect();
+        if left.is_empty() {
             return;
         }
-        let left: Vec<_> = stored.difference(&referenced).collect();
         assert!(Instant::now() < deadline, "seed {seed}: nobody sweeps {left:?}");
         sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Segments that nothing refers to, and whose footers a start from the second newest snapshot would
+/// have to read.
+pub(crate) async fn kept_for_starts(
+    objects: &MemoryObjectStore,
+    engine: &Engine,
+) -> BTreeSet<ObjectKey> {
+    let most = NonZeroUsize::new(100_000).unwrap();
+    let snapshots = objects.list(SNAPSHOT_PREFIX, None, most).await.unwrap();
+    let second = snapshots.iter().rev().filter_map(|it| snapshot_lsn(&it.key)).nth(1);
+    engine.machine.read(|state| {
+        let waiting = state.segments().unreferenced().iter();
+        let is_kept = |it: &Unreferenced| it.by_footer && Some(it.since) > second;
+        waiting.filter(|(_, it)| is_kept(it)).map(|(id, _)| id.key()).collect()
+    })
 }
 
 /// The rules, on what was sent and what was found.

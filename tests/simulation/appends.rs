@@ -8,19 +8,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use odradek_protocol::id::TopicPartition;
-use odradek_storage::command::{BrokerAddress, Command, Entry, Outcome};
-use odradek_storage::engine::{Engine, EngineConfig};
-use odradek_storage::life::LifeConfig;
+use odradek_storage::command::{Command, Entry, Outcome};
+use odradek_storage::engine::Engine;
 use odradek_storage::log::faulty::{Control, Fate, FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Append, Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
-use odradek_storage::machine::{MachineConfig, ProposeError};
+use odradek_storage::machine::ProposeError;
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::{News, PeerMessage};
 use odradek_storage::port::PortError;
-use odradek_storage::reader::ReaderConfig;
-use odradek_storage::writer::WriterConfig;
+use odradek_tests::alone;
 use odradek_tests::world::{TOPIC, batch, ports};
 
 /// An engine, the log below its faults, and the faults.
@@ -34,16 +32,8 @@ struct Scene {
 async fn scene(log: MemoryLog, objects: MemoryObjectStore, seed: u64) -> Scene {
     let faulty = FaultyLog::new(Arc::new(log.clone()), seed, LogFaults::default());
     let fates = faulty.control();
-    let config = EngineConfig {
-        address: BrokerAddress { host: format!("broker-{seed}"), ..BrokerAddress::default() },
-        seed,
-        machine: MachineConfig::default(),
-        writer: WriterConfig::default(),
-        reader: ReaderConfig::default(),
-        life: LifeConfig::default(),
-    };
     let ports = ports(Arc::new(objects.clone()), Arc::new(faulty));
-    let engine = Engine::start(config, ports).await.unwrap();
+    let engine = Engine::start(alone::config(seed), ports).await.unwrap();
     Scene { engine, log, objects, fates }
 }
 
@@ -166,21 +156,13 @@ impl MetadataLog for CountedLog {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_refuses_at_once_is_not_asked_without_end() {
     let log = Arc::new(CountedLog::default());
-    let config = |seed: u64| EngineConfig {
-        address: BrokerAddress { host: format!("broker-{seed}"), ..BrokerAddress::default() },
-        seed,
-        machine: MachineConfig::default(),
-        writer: WriterConfig::default(),
-        reader: ReaderConfig::default(),
-        life: LifeConfig::default(),
-    };
     let objects = MemoryObjectStore::default();
     let ports = || {
         let log: Arc<dyn MetadataLog> = Arc::<CountedLog>::clone(&log);
         ports(Arc::new(objects.clone()), log)
     };
-    let first = Engine::start(config(1), ports()).await.unwrap();
-    let second = Engine::start(config(2), ports()).await.unwrap();
+    let first = Engine::start(alone::config(1), ports()).await.unwrap();
+    let second = Engine::start(alone::config(2), ports()).await.unwrap();
     assert!(first.machine.barrier().await.is_ok());
     log.refuses.store(true, Ordering::Relaxed);
     // One that can still read says that there is more.

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use odradek_protocol::id::TopicId;
 use odradek_storage::clock::ManualClock;
-use odradek_storage::command::{BrokerAddress, Command, Outcome};
-use odradek_storage::engine::{Engine, EngineConfig, Ports};
-use odradek_storage::life::LifeConfig;
+use odradek_storage::command::{Command, Outcome};
+use odradek_storage::engine::{Engine, Ports};
 use odradek_storage::log::ENTRY_BYTES_MAX;
 use odradek_storage::log::faulty::{FaultyLog, LogFaults};
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::machine::{Machine, MachineConfig, ProposeError};
+use odradek_storage::machine::{Machine, ProposeError};
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::peer::{NoPeers, PeerLink};
-use odradek_storage::reader::ReaderConfig;
-use odradek_storage::writer::WriterConfig;
+use odradek_tests::alone;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -41,15 +39,6 @@ async fn start(number: u64, log: &MemoryLog, objects: &MemoryObjectStore, peers:
     let way = if number == BROKERS { WAY * 4 } else { WAY };
     let faults = LogFaults { delayed: 1.0, delay_max: way, ..LogFaults::default() };
     let log = FaultyLog::new(Arc::new(log.clone()), number, faults);
-    let host = format!("broker-{number}");
-    let config = EngineConfig {
-        address: BrokerAddress { host: host.clone(), port: 1, ..BrokerAddress::default() },
-        seed: number,
-        machine: MachineConfig::default(),
-        writer: WriterConfig::default(),
-        reader: ReaderConfig::default(),
-        life: LifeConfig::default(),
-    };
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let link: Arc<dyn PeerLink> = match peers {
         Some(room) => Arc::new(room.clone()),
@@ -57,9 +46,9 @@ async fn start(number: u64, log: &MemoryLog, objects: &MemoryObjectStore, peers:
     };
     let ports =
         Ports { objects: Arc::new(objects.clone()), log: Arc::new(log), clock, peers: link };
-    let engine = Engine::start(config, ports).await.unwrap();
+    let engine = Engine::start(alone::config(number), ports).await.unwrap();
     if let Some(room) = peers {
-        room.enter(&host, 1, engine.machine.clone());
+        room.enter(&alone::host(number), 1, engine.machine.clone());
     }
     engine
 }

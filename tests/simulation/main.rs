@@ -10,6 +10,7 @@
 mod appends;
 mod crashes;
 mod fairness;
+mod footers;
 mod group_rules;
 mod groups;
 mod late_messages;

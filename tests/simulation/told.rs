@@ -6,19 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use odradek_protocol::id::TopicId;
 use odradek_storage::clock::ManualClock;
-use odradek_storage::command::{BrokerAddress, Command, Entry, Incarnation, Outcome};
-use odradek_storage::engine::{Engine, EngineConfig, Ports};
-use odradek_storage::life::LifeConfig;
+use odradek_storage::command::{Command, Entry, Incarnation, Outcome};
+use odradek_storage::engine::{Engine, Ports};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Freshness, LogRead, MetadataLog};
 use odradek_storage::lsn::Lsn;
-use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::memory::MemoryObjectStore;
 use odradek_storage::peer::memory::MemoryPeers;
-use odradek_storage::peer::{News, PeerMessage};
-use odradek_storage::reader::ReaderConfig;
+use odradek_storage::peer::{News, PeerMessage, SentEntry};
 use odradek_storage::state::State;
-use odradek_storage::writer::WriterConfig;
+use odradek_tests::alone;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -50,23 +47,14 @@ async fn start(
     objects: &MemoryObjectStore,
     room: &MemoryPeers,
 ) -> Engine {
-    let host = format!("broker-{seed}");
-    let config = EngineConfig {
-        address: BrokerAddress { host: host.clone(), port: 1, ..BrokerAddress::default() },
-        seed,
-        machine: MachineConfig::default(),
-        writer: WriterConfig::default(),
-        reader: ReaderConfig::default(),
-        life: LifeConfig::default(),
-    };
     let ports = Ports {
         objects: Arc::new(objects.clone()),
         log: Arc::new(log.clone()),
         clock: Arc::new(ManualClock::new(1_700_000_000_000)),
         peers: Arc::new(room.clone()),
     };
-    let engine = Engine::start(config, ports).await.unwrap();
-    room.enter(&host, 1, engine.machine.clone());
+    let engine = Engine::start(alone::config(seed), ports).await.unwrap();
+    room.enter(&alone::host(seed), 1, engine.machine.clone());
     engine
 }
 
@@ -105,7 +93,8 @@ impl Pair {
     }
 
     /// The second broker hears from the first that this is the entry at `lsn`.
-    fn tell(&self, lsn: Lsn, entry: Bytes) {
+    fn tell(&self, lsn: Lsn, bytes: Bytes) {
+        let entry = SentEntry { bytes, footers: Vec::new() };
         self.second.machine.receive(PeerMessage {
             to: incarnation(&self.second),
             from: incarnation(&self.first),

@@ -12,18 +12,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::Request;
 use odradek::broker::Broker;
 use odradek::config::Config;
-use odradek_storage::clock::ManualClock;
-use odradek_storage::command::BrokerAddress;
-use odradek_storage::engine::{EngineConfig, Ports};
-use odradek_storage::life::LifeConfig;
 use odradek_storage::log::memory::MemoryLog;
-use odradek_storage::machine::MachineConfig;
 use odradek_storage::object::memory::MemoryObjectStore;
-use odradek_storage::peer::NoPeers;
-use odradek_storage::reader::ReaderConfig;
-use odradek_storage::writer::WriterConfig;
+use odradek_tests::alone;
 use odradek_tests::batches::{BatchSpec, read_records};
 use odradek_tests::client::{fetch_request, frame, frame_of, produce_request, topic};
+use odradek_tests::world::ports;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -49,26 +43,10 @@ struct Scene {
 
 impl Scene {
     async fn set(memory_bytes: usize) -> Self {
-        let engine = EngineConfig {
-            address: BrokerAddress {
-                host: "broker".to_owned(),
-                port: 1,
-                ..BrokerAddress::default()
-            },
-            seed: 1,
-            machine: MachineConfig::default(),
-            writer: WriterConfig::default(),
-            reader: ReaderConfig::default(),
-            life: LifeConfig::default(),
-        };
-        let ports = Ports {
-            objects: Arc::new(MemoryObjectStore::default()),
-            log: Arc::new(MemoryLog::default()),
-            clock: Arc::new(ManualClock::new(1_700_000_000_000)),
-            peers: Arc::new(NoPeers),
-        };
+        let ports = ports(Arc::new(MemoryObjectStore::default()), Arc::new(MemoryLog::default()));
         let config = Config { memory_bytes, ..Config::default() };
-        let (broker, door) = Broker::start_behind_pipes(config, engine, ports).await.unwrap();
+        let broker = Broker::start_behind_pipes(config, alone::config(1), ports);
+        let (broker, door) = broker.await.unwrap();
         let bystander = Wire::through(&door).await;
         let mut scene = Self { broker, door, bystander };
         let new = CreatableTopic::default()

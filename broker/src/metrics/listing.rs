@@ -106,6 +106,9 @@ fn log(page: &mut Page, context: &Context) {
     }
     let help = "Entries of other brokers that those sent along, so that they were not read.";
     page.counter("odradek_log_entries_told_total", help).is(counts.told.get());
+    let help = "Footers of segments read from the store, because the log leaves to them what it \
+                says of batches, and nobody had sent them along.";
+    page.counter("odradek_log_footers_read_total", help).is(counts.footers_read.get());
 }
 
 fn ports(page: &mut Page, context: &Context) {

@@ -3,7 +3,7 @@
 //! Tags are never used twice. A field that this release does not know is skipped; a *command* it
 //! does not know is an error, and a broker that meets it stops: it is proposed only after the
 //! feature level was raised past what this release knows. Tags 21 to 29 of `Command` are reserved
-//! for transactions, 34 to 39 for the life of data, 41 to 49 for groups.
+//! for transactions, 35 to 39 for the life of data, 41 to 49 for groups.
 
 use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
@@ -20,10 +20,13 @@ use crate::envelope::{EnvelopeError, Format};
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 
+mod footer;
 pub(crate) mod groups;
 mod life;
 pub(crate) mod transactions;
 pub(crate) mod wire;
+
+pub(crate) use footer::{decode_footer, encode_footer};
 
 /// The format of entries.
 pub const ENTRY_FORMAT: Format = Format { magic: *b"ODRL", version: 1 };
@@ -86,24 +89,6 @@ impl Entry {
             proposals: body.proposals.into_iter().map(proposal).collect::<Result<_, _>>()?,
         })
     }
-}
-
-/// The stored form of a segment's footer: its commit, with the end of its last block for a length.
-pub(crate) fn encode_footer<'a>(
-    segment: SegmentId,
-    blocks_end: u64,
-    runs: impl Iterator<Item = &'a Run>,
-) -> Vec<u8> {
-    let runs = runs.map(Into::into).collect();
-    wire::CommitSegment { segment: Some(segment.into()), bytes: blocks_end, runs }.encode_to_vec()
-}
-
-/// Reads what [`encode_footer`] wrote.
-pub(crate) fn decode_footer(footer: Bytes) -> Result<(SegmentId, u64, Vec<Run>), CodecError> {
-    let footer = wire::CommitSegment::decode(footer)?;
-    let segment = footer.segment.ok_or(CodecError::Field("segment"))?.into();
-    let runs = footer.runs.into_iter().map(run).collect::<Result<_, _>>()?;
-    Ok((segment, footer.bytes, runs))
 }
 
 impl Proposal {
@@ -227,6 +212,7 @@ impl From<&Command> for wire::Command {
             Command::PurgeTopics { topics } => Self::PurgeTopics(wire::PurgeTopics {
                 topics: topics.iter().map(|topic| topic.as_bytes().to_vec()).collect(),
             }),
+            Command::CommitByFooter { footer, .. } => Self::CommitByFooter((*footer).into()),
             Command::CommitInline { segment, content, runs } => {
                 Self::CommitInline(life::inline_to_wire(*segment, content, runs))
             }
@@ -393,6 +379,9 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
         wire::Command::PurgeTopics(purge) => Command::PurgeTopics {
             topics: purge.topics.iter().map(|it| topic_id(it)).collect::<Result<_, _>>()?,
         },
+        wire::Command::CommitByFooter(commit) => {
+            Command::CommitByFooter { footer: commit.try_into()?, runs: None }
+        }
         wire::Command::CommitInline(commit) => life::inline_from_wire(commit)?,
         wire::Command::ReplaceExtents(replace) => life::replace_from_wire(replace)?,
         wire::Command::RaiseHorizon(raise) => Command::RaiseHorizon { to: Lsn::new(raise.to) },

@@ -601,7 +601,8 @@ async fn a_state_that_contradicts_itself_is_found_out() {
         assert_eq!(found, format!("PART-1: {}-0 {what}", topic_name()));
     }
     let waits = corrupt(&|state| {
-        let waits = crate::state::segments::Unreferenced { bytes: 1, since: Lsn::FIRST };
+        let waits =
+            crate::state::segments::Unreferenced { bytes: 1, since: Lsn::FIRST, by_footer: false };
         state.segments.unreferenced.insert(segment, waits);
     });
     assert_eq!(waits, format!("SEG-1: segment {segment} is in use and to be swept"));

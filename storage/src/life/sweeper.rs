@@ -10,6 +10,10 @@
 //! command by then, so that whatever was committed of them before is known here. How long things
 //! wait is measured by the clock of timers, and only makes them wait longer if it is wrong.
 //!
+//! A segment that a commit has left its runs to is read by whoever applies that commit. So it is
+//! kept until the second newest good snapshot has it applied, which is from where anybody may have
+//! to follow the log (`machine::trim`).
+//!
 //! One broker sweeps, the same whoever asks; if two do, because they don't agree yet, what one has
 //! deleted is not there for the other.
 
@@ -29,10 +33,12 @@ use crate::counts::{LifeCounts, micros};
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
 use crate::machine::Machine;
+use crate::machine::snapshots::Snapshots;
 use crate::object::{ObjectMeta, ObjectStore};
 use crate::port::PortError;
 use crate::segment::SegmentId;
 use crate::state::State;
+use crate::state::segments::{Segments, Unreferenced};
 
 /// How the sweeper behaves.
 #[derive(Clone, Debug)]
@@ -74,6 +80,10 @@ pub(super) struct Sweeper {
     dropped: Ages,
     /// When the store was last listed, by the clock's uptime.
     listed: Duration,
+    /// What was dropped up to here is in the second newest good snapshot, as far as this process
+    /// has looked.
+    applied_for_good: Lsn,
+    snapshots: Snapshots,
     /// When each segment that waits was first seen to.
     waiting: BTreeMap<SegmentId, Duration>,
     counts: Arc<LifeCounts>,
@@ -99,7 +109,20 @@ impl Sweeper {
         let (begun, dropped) = (Ages::new(config.commit_max), Ages::new(config.grace));
         let listed = clock.uptime();
         let waiting = BTreeMap::new();
-        Self { machine, objects, config, clock, begun, dropped, listed, waiting, counts }
+        let (applied_for_good, snapshots) = (Lsn::ZERO, Snapshots::default());
+        Self {
+            machine,
+            objects,
+            config,
+            clock,
+            begun,
+            dropped,
+            listed,
+            applied_for_good,
+            snapshots,
+            waiting,
+            counts,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -136,10 +159,10 @@ impl Sweeper {
     async fn round(&mut self, now: Duration) -> Result<(), Unfinished> {
         let (horizon, dropped) = (self.begun.old(now), self.dropped.old(now));
         let is_listing = now.saturating_sub(self.listed) >= self.config.listing_interval;
+        self.look_for_snapshots(horizon, dropped).await?;
         let (has_waiting, before) = self.machine.read(|state| {
-            let mut waiting = state.segments().unreferenced().iter();
-            let is_due = waiting.any(|(id, it)| id.began < horizon && it.since <= dropped);
-            (is_due, state.segments().horizon())
+            let segments = state.segments();
+            (self.due(segments, horizon, dropped).next().is_some(), segments.horizon())
         });
         if !has_waiting && !is_listing {
             return Ok(());
@@ -155,16 +178,39 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Segments that nobody needs any more.
+    fn due<'a>(
+        &self,
+        segments: &'a Segments,
+        horizon: Lsn,
+        dropped: Lsn,
+    ) -> impl Iterator<Item = (SegmentId, &'a Unreferenced)> + use<'a> {
+        let applied_for_good = self.applied_for_good;
+        waiting_since(segments, horizon, dropped)
+            .filter(move |(_, it)| !it.by_footer || it.since <= applied_for_good)
+    }
+
+    /// Looks where the second newest good snapshot is, if something waits for that alone.
+    async fn look_for_snapshots(&mut self, horizon: Lsn, dropped: Lsn) -> Result<(), Unfinished> {
+        let known = self.applied_for_good;
+        let (is_waiting, log) = self.machine.read(|state| {
+            let mut waiting = waiting_since(state.segments(), horizon, dropped);
+            (waiting.any(|(_, it)| it.by_footer && it.since > known), state.log_id())
+        });
+        if is_waiting {
+            self.applied_for_good = known.max(self.snapshots.second(&*self.objects, log).await?);
+        }
+        Ok(())
+    }
+
     /// Deletes some of the segments that nothing refers to. Returns how many.
     async fn sweep_unreferenced(&self, dropped: Lsn) -> Result<usize, Unfinished> {
         let most = self.config.objects_per_request.get();
         let (segments, bytes) = self.machine.read(|state| {
-            let horizon = state.segments().horizon();
-            let waiting = state.segments().unreferenced().iter();
-            let due = waiting.filter(|(id, it)| id.began < horizon && it.since <= dropped);
-            let due: Vec<_> = due.take(most).map(|(id, it)| (*id, it.bytes)).collect();
-            let bytes: u64 = due.iter().map(|(_, bytes)| bytes).sum();
-            (due.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), bytes)
+            let segments = state.segments();
+            let due = self.due(segments, segments.horizon(), dropped).take(most);
+            let (due, bytes): (Vec<_>, Vec<_>) = due.map(|(id, it)| (id, it.bytes)).unzip();
+            (due, bytes.iter().sum::<u64>())
         });
         if segments.is_empty() {
             return Ok(0);
@@ -219,6 +265,16 @@ impl Sweeper {
             _ => Err(Unfinished::Log),
         }
     }
+}
+
+/// Segments below the horizon that nothing refers to since an entry that is old enough.
+fn waiting_since(
+    segments: &Segments,
+    horizon: Lsn,
+    dropped: Lsn,
+) -> impl Iterator<Item = (SegmentId, &Unreferenced)> {
+    let waiting = segments.unreferenced().iter().map(|(id, it)| (*id, it));
+    waiting.filter(move |(id, it)| id.began < horizon && it.since <= dropped)
 }
 
 impl fmt::Debug for Sweeper {

@@ -1,15 +1,15 @@
 //! The task that owns the state and the position in the log.
 //!
 //! It takes turns: gather what is asked for, append it ([`appending`]), look for what others wrote
-//! and apply it, tend the membership ([`membership`]) and the snapshots ([`saving`]). At most one
-//! append is in flight; while it flies, the next group of proposals gathers in the queue.
+//! and apply it ([`applying`]), tend the membership ([`membership`]) and the snapshots
+//! ([`saving`]). At most one append is in flight; while it flies, the next group of proposals
+//! gathers in the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,18 +21,15 @@ use super::{
     HaltReason, MachineConfig, ProposeError, Queued, Request, Shared, random_incarnation,
     random_uuid,
 };
-use crate::check;
-use crate::command::{
-    BrokerAddress, Command, CommandId, Entry, EntryHash, Incarnation, Outcome, Proposal, Rejection,
-};
+use crate::command::{BrokerAddress, Command, CommandId, Entry, Incarnation, Outcome, Proposal};
 use crate::counts;
 use crate::engine::Ports;
-use crate::invariant::InvariantId;
-use crate::log::{Freshness, LogRead, Slot};
+use crate::log::{Freshness, LogRead};
 use crate::lsn::Lsn;
 use crate::state::{FEATURE_LEVEL, State};
 
 mod appending;
+mod applying;
 mod fairness;
 mod membership;
 mod saving;
@@ -82,6 +79,8 @@ pub(super) struct Driver {
     polled: Instant,
     /// Whether the log could be read then.
     is_readable: bool,
+    /// How often in a row a footer was not there that the next entry needs.
+    misses: u32,
     poll_interval: Duration,
     /// How far others say the log is filled.
     filled: watch::Receiver<Lsn>,
@@ -129,6 +128,7 @@ impl Driver {
             tail_seen,
             polled: now,
             is_readable: true,
+            misses: 0,
             poll_interval,
             filled,
             spoke: now,
@@ -267,8 +267,9 @@ impl Driver {
             match self.ports.log.read(from, READ_ENTRIES_MAX, freshness).await {
                 Ok(LogRead::Entries { slots, at_tail }) => {
                     self.is_readable = true;
-                    for slot in &slots {
-                        self.apply_slot(slot)?;
+                    if !self.apply_slots(&slots).await? {
+                        self.is_readable = false;
+                        return Ok(false);
                     }
                     if !at_tail {
                         continue;
@@ -296,80 +297,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    fn apply_slot(&mut self, slot: &Slot) -> Result<(), Stop> {
-        let entry = Entry::decode(&slot.bytes)
-            .map_err(|error| HaltReason(format!("entry {} can't be read: {error}", slot.lsn)))?;
-        self.apply(&entry, &slot.bytes)
-    }
-
-    /// Applies what others have sent along, as far as it is what comes next.
-    ///
-    /// An entry names the hash of the one before it, and so of all before: what does is of this log
-    /// and stands there. Anything else is left for the log to say, and stops nobody.
-    fn apply_told(&mut self) -> Result<(), Stop> {
-        while let Some(bytes) = self.shared.told.take(self.applied().next()) {
-            let entry = Entry::decode(&bytes).ok().filter(|entry| {
-                self.read(|state| {
-                    entry.log_id == state.log_id()
-                        && entry.lsn == state.applied().next()
-                        && entry.previous == state.last_hash()
-                })
-            });
-            let Some(entry) = entry else { return Ok(()) };
-            self.shared.counts.told.add(1);
-            self.apply(&entry, &bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Applies an entry, whoever wrote it, and answers those of our proposals that are in it.
-    fn apply(&mut self, entry: &Entry, bytes: &Bytes) -> Result<(), Stop> {
-        let (applied, listed) = {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            let applied = state.apply(entry, EntryHash::of(bytes));
-            (applied, state.is_registered(self.incarnation))
-        };
-        let applied = applied.map_err(|halt| HaltReason(halt.to_string()))?;
-        self.note_winner(entry.append_id.incarnation);
-        if !is_heartbeat(entry) {
-            self.news = entry.lsn;
-        }
-        // Somebody thought this broker dead.
-        self.registered &= listed;
-        let mut fenced = Vec::new();
-        for (proposal, outcome) in entry.proposals.iter().zip(applied.outcomes) {
-            if proposal.id.incarnation != self.incarnation {
-                continue;
-            }
-            let Some(queued) = self.pending.remove(&proposal.id.counter) else { continue };
-            // A machine that was copied while it ran numbers its commands as its original does:
-            // whoever waits for ours must not hear what became of the other's.
-            if proposal.command != queued.command {
-                let copied = "another process runs with this one's random numbers";
-                return Err(HaltReason(format!("command {} is not ours: {copied}", proposal.id)));
-            }
-            if outcome == Outcome::Rejected(Rejection::BrokerFenced(self.incarnation)) {
-                fenced.push(queued);
-                continue;
-            }
-            check!(
-                InvariantId::Mach1,
-                outcome != Outcome::Repeated,
-                "command {} was applied before, and its proposer was not told",
-                proposal.id
-            );
-            drop(queued.reply.send(Ok(outcome)));
-        }
-        if !fenced.is_empty() {
-            // Expired while alive: certainly not applied, so they are proposed again by a new self.
-            fenced.into_iter().rev().for_each(|queued| self.waiting.push_front(queued));
-        }
-        self.shared.watchers.wake(&applied.touched);
-        self.shared.applied.send_replace(entry.lsn);
-        self.saving.count(bytes.len());
-        Ok(())
     }
 
     fn next_id(&mut self) -> CommandId {

@@ -94,7 +94,7 @@ mod tests {
         let favour = Proposal { id, command: Command::Heartbeat };
         cut.control().outage(true);
         for _ in 0..48 {
-            let news = News::Help(vec![favour.clone()]);
+            let news = News::Help { proposals: vec![favour.clone()], footers: Vec::new() };
             lonely.receive(PeerMessage { to, from, news });
             sleep(MachineConfig::default().silence_max / 48).await;
         }

@@ -14,7 +14,7 @@ use super::trim;
 use crate::engine::Ports;
 use crate::key::ObjectKey;
 use crate::lsn::Lsn;
-use crate::object::{ObjectMeta, Put};
+use crate::object::{ObjectMeta, ObjectStore, Put};
 use crate::offload::off_the_workers;
 use crate::port::PortError;
 use crate::snapshot::{SNAPSHOT_PREFIX, snapshot_key, snapshot_lsn};
@@ -31,9 +31,9 @@ const LIST_MAX: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 ///
 /// A damaged snapshot is passed over with an alarm: the one before it and the log hold the same.
 pub(super) async fn newest(ports: &Ports) -> Result<(State, u64), PortError> {
-    for (_, object) in list(ports).await?.iter().rev() {
+    for (_, object) in list(&*ports.objects).await?.iter().rev() {
         let ObjectMeta { key, size } = object;
-        match load(ports, key).await? {
+        match load(&*ports.objects, key).await? {
             Loaded::Good(state) => return Ok((*state, *size)),
             // Deleted since it was listed: there are newer ones. If all are gone, so is the log
             // that went with them, and whoever reads that starts over.
@@ -46,9 +46,14 @@ pub(super) async fn newest(ports: &Ports) -> Result<(State, u64), PortError> {
     Ok((State::new(), 0))
 }
 
+/// The position of the newest snapshot, good or not; zero if there is none.
+pub(super) async fn newest_position(ports: &Ports) -> Result<Lsn, PortError> {
+    Ok(list(&*ports.objects).await?.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn))
+}
+
 /// The snapshots as this process knows them: what it has read back once is not read again.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots {
+pub(crate) struct Snapshots {
     judged: BTreeMap<ObjectKey, bool>,
     pub(super) trimmed: Lsn,
 }
@@ -75,7 +80,7 @@ impl Snapshots {
     ) -> Result<Saved, String> {
         let text = |error: PortError| error.to_string();
         let (lsn, log) = (state.applied(), state.log_id());
-        let listed = list(ports).await.map_err(text)?;
+        let listed = list(&*ports.objects).await.map_err(text)?;
         let mut by_others = listed.iter().rev();
         let newest = by_others.find(|(at, _)| *at <= lsn).filter(|(at, _)| *at > known);
         if let Some((newer, object)) = newest {
@@ -86,7 +91,7 @@ impl Snapshots {
         match ports.objects.put_if_absent(&key, bytes).await.map_err(text)? {
             Put::Created | Put::Exists => {}
         }
-        if !self.is_good(ports, &key, log).await.map_err(text)? {
+        if !self.is_good(&*ports.objects, &key, log).await.map_err(text)? {
             return Err(format!("{key} could not be read back"));
         }
         tracing::info!(%lsn, bytes = length, "snapshot written");
@@ -100,8 +105,8 @@ impl Snapshots {
     /// Trims the log and deletes snapshots behind the second newest good one.
     async fn clear_behind(&mut self, ports: &Ports, log: Uuid, old: Lsn) -> Result<(), String> {
         let text = |error: PortError| error.to_string();
-        let listed = list(ports).await.map_err(text)?;
-        self.judged.retain(|key, _| listed.iter().any(|(_, listed)| listed.key == *key));
+        let listed = list(&*ports.objects).await.map_err(text)?;
+        self.forget_all_but(&listed);
         let twins = listed.windows(2).find(|pair| pair[0].0 == pair[1].0);
         if let Some([(lsn, one), (_, other)]) = twins {
             // The state is a function of the log: one of them was computed wrongly (C6).
@@ -109,15 +114,7 @@ impl Snapshots {
             tracing::error!(%lsn, %one, %other, "two snapshots of an entry differ: not trimmed");
             return Ok(());
         }
-        let mut good = Vec::new();
-        for (at, (lsn, object)) in listed.iter().enumerate().rev() {
-            if self.is_good(ports, &object.key, log).await.map_err(text)? {
-                good.push((at, *lsn));
-            }
-            if good.len() == 2 {
-                break;
-            }
-        }
+        let good = self.newest_good(&*ports.objects, &listed, log).await.map_err(text)?;
         let positions = good.iter().map(|(_, lsn)| *lsn);
         if let Some(floor) = trim::floor(positions, old).filter(|it| *it > self.trimmed) {
             ports.log.trim(floor).await.map_err(text)?;
@@ -130,17 +127,53 @@ impl Snapshots {
         ports.objects.delete(&stale).await.map_err(text)
     }
 
+    /// The position of the second newest snapshot that was read back and found good, from where
+    /// anybody may have to follow the log; zero if there are not two.
+    pub(crate) async fn second(
+        &mut self,
+        objects: &dyn ObjectStore,
+        log: Uuid,
+    ) -> Result<Lsn, PortError> {
+        let listed = list(objects).await?;
+        self.forget_all_but(&listed);
+        let good = self.newest_good(objects, &listed, log).await?;
+        Ok(good.get(1).map_or(Lsn::ZERO, |(_, lsn)| *lsn))
+    }
+
+    /// The two newest that are good, newest first: where in the list they are, and their positions.
+    async fn newest_good(
+        &mut self,
+        objects: &dyn ObjectStore,
+        listed: &[(Lsn, ObjectMeta)],
+        log: Uuid,
+    ) -> Result<Vec<(usize, Lsn)>, PortError> {
+        let mut good = Vec::new();
+        for (at, (lsn, object)) in listed.iter().enumerate().rev() {
+            if self.is_good(objects, &object.key, log).await? {
+                good.push((at, *lsn));
+            }
+            if good.len() == 2 {
+                break;
+            }
+        }
+        Ok(good)
+    }
+
+    fn forget_all_but(&mut self, listed: &[(Lsn, ObjectMeta)]) {
+        self.judged.retain(|key, _| listed.iter().any(|(_, listed)| listed.key == *key));
+    }
+
     /// Whether a snapshot was read back and found good, by this process.
     async fn is_good(
         &mut self,
-        ports: &Ports,
+        objects: &dyn ObjectStore,
         key: &ObjectKey,
         log: Uuid,
     ) -> Result<bool, PortError> {
         if let Some(good) = self.judged.get(key) {
             return Ok(*good);
         }
-        let good = match load(ports, key).await? {
+        let good = match load(objects, key).await? {
             Loaded::Good(state) => state.log_id() == log,
             Loaded::Gone => return Ok(false),
             Loaded::Damaged(cause) => {
@@ -154,11 +187,11 @@ impl Snapshots {
 }
 
 /// All snapshots with their positions, oldest first.
-async fn list(ports: &Ports) -> Result<Vec<(Lsn, ObjectMeta)>, PortError> {
+async fn list(objects: &dyn ObjectStore) -> Result<Vec<(Lsn, ObjectMeta)>, PortError> {
     let mut found: Vec<ObjectMeta> = Vec::new();
     loop {
         let after = found.last().map(|object| &object.key);
-        let page = ports.objects.list(SNAPSHOT_PREFIX, after, LIST_MAX).await?;
+        let page = objects.list(SNAPSHOT_PREFIX, after, LIST_MAX).await?;
         let last = page.len() < LIST_MAX.get();
         found.extend(page);
         if last {
@@ -175,16 +208,16 @@ enum Loaded {
     Damaged(String),
 }
 
-async fn load(ports: &Ports, key: &ObjectKey) -> Result<Loaded, PortError> {
-    match load_once(ports, key).await? {
+async fn load(objects: &dyn ObjectStore, key: &ObjectKey) -> Result<Loaded, PortError> {
+    match load_once(objects, key).await? {
         // Perhaps it was the way here that did it.
-        Loaded::Damaged(_) => load_once(ports, key).await,
+        Loaded::Damaged(_) => load_once(objects, key).await,
         loaded => Ok(loaded),
     }
 }
 
-async fn load_once(ports: &Ports, key: &ObjectKey) -> Result<Loaded, PortError> {
-    let Some(bytes) = ports.objects.get_range(key, 0..u64::MAX).await? else {
+async fn load_once(objects: &dyn ObjectStore, key: &ObjectKey) -> Result<Loaded, PortError> {
+    let Some(bytes) = objects.get_range(key, 0..u64::MAX).await? else {
         return Ok(Loaded::Gone);
     };
     let name = key.clone();

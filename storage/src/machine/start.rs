@@ -1,14 +1,18 @@
 //! Where a machine begins: the newest good snapshot and the log behind it.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::command::codec::CodecError;
 use crate::engine::Ports;
+use crate::footers;
 use crate::log::Freshness;
 use crate::lsn::Lsn;
 use crate::machine::{HaltReason, claim, snapshots};
+use crate::object::ObjectKey;
 use crate::port::PortError;
 use crate::replica::{self, FollowError};
+use crate::segment::SegmentId;
 use crate::state::{Halt, State};
 
 /// Entries read at once while following.
@@ -69,6 +73,17 @@ pub enum StartError {
         /// Why.
         cause: CodecError,
     },
+    /// An entry needs the footer of a segment that is not in the store.
+    #[error(
+        "entry {lsn} needs the footer of segment {segment}, which is gone or damaged, and no good \
+             snapshot ends behind it"
+    )]
+    NoFooter {
+        /// Which.
+        lsn: Lsn,
+        /// The segment.
+        segment: SegmentId,
+    },
     /// An entry can't be applied.
     #[error("entry can't be applied: {0}")]
     Halt(#[from] Halt),
@@ -100,8 +115,9 @@ impl StartError {
     /// Whether it may be that the store gave a wrong answer: that something is not there which is,
     /// or other bytes than it has.
     fn is_hearsay(&self) -> bool {
-        use StartError::{ForeignObjects, NoSnapshot, ObjectsElsewhere};
-        matches!(self, ForeignObjects(_) | NoSnapshot { .. } | ObjectsElsewhere)
+        use StartError::{ForeignObjects, NoFooter, NoSnapshot, ObjectsElsewhere};
+        let is_of_ports = matches!(self, ForeignObjects(_) | ObjectsElsewhere);
+        is_of_ports || matches!(self, NoSnapshot { .. } | NoFooter { .. })
     }
 }
 
@@ -140,40 +156,30 @@ async fn recover_claimed(ports: &Ports) -> Result<Recovered, StartError> {
 
 /// The state at the tail of the log, as it was at some moment during the call.
 ///
-/// While this reads, others write snapshots, trim the log behind them and delete what is older:
-/// whoever meets the floor looks for a newer snapshot and starts over (RELIABILITY C5). There is
-/// one, because it was listed before the floor was raised; if not, it is lost.
+/// While this reads, others write snapshots, trim the log behind them and delete what is older, and
+/// segments that only entries behind them name: whoever meets that looks for a newer snapshot and
+/// starts over (RELIABILITY C5). There is one, because it was listed before; if not, it is lost.
 async fn recover(ports: &Ports) -> Result<Recovered, StartError> {
     let mut tried = None;
     loop {
         let (state, length) =
             patiently("objects", || snapshots::newest(ports)).await.map_err(StartError::Objects)?;
         let snapshot = state.applied();
-        let (floor, reached) = match follow(ports, state).await? {
-            Followed::ToTail(recovered) => {
-                return Ok(Recovered { snapshot_bytes: length, ..*recovered });
-            }
-            Followed::ToFloor { floor, reached } => (floor, reached),
+        let gone = match follow(ports, state).await {
+            Ok(recovered) => return Ok(Recovered { snapshot_bytes: length, ..recovered }),
+            Err(error @ (StartError::NoSnapshot { .. } | StartError::NoFooter { .. })) => error,
+            Err(error) => return Err(error),
         };
         if tried.is_some_and(|tried| tried >= snapshot) {
-            return Err(StartError::NoSnapshot { floor, snapshot });
+            return Err(gone);
         }
-        tracing::warn!(%snapshot, %reached, %floor, "the log was trimmed meanwhile, starting over");
+        tracing::warn!(%snapshot, %gone, "what was to be read was deleted, starting over");
         tried = Some(snapshot);
     }
 }
 
-enum Followed {
-    ToTail(Box<Recovered>),
-    /// The entry after `reached` is gone.
-    ToFloor {
-        floor: Lsn,
-        reached: Lsn,
-    },
-}
-
 /// Follows the log to its tail.
-async fn follow(ports: &Ports, mut state: State) -> Result<Followed, StartError> {
+async fn follow(ports: &Ports, mut state: State) -> Result<Recovered, StartError> {
     let snapshot = state.applied();
     let tail = patiently("log", || ports.log.tail()).await.map_err(StartError::Log)?;
     if tail <= snapshot {
@@ -181,16 +187,18 @@ async fn follow(ports: &Ports, mut state: State) -> Result<Followed, StartError>
     }
     let read =
         |from| patiently("log", move || ports.log.read(from, READ_ENTRIES_MAX, Freshness::Latest));
-    match replica::follow(&mut state, read).await {
-        Ok(bytes) => {
-            Ok(Followed::ToTail(Box::new(Recovered { state, snapshot, snapshot_bytes: 0, bytes })))
-        }
-        Err(FollowError::Trimmed(floor)) => {
-            Ok(Followed::ToFloor { floor, reached: state.applied() })
-        }
+    let get = |key: ObjectKey, range: Range<u64>| async move {
+        let get = || ports.objects.get_range(&key, range.clone());
+        footers::insist(|| patiently("objects", get)).await
+    };
+    match replica::follow(&mut state, read, get).await {
+        Ok(bytes) => Ok(Recovered { state, snapshot, snapshot_bytes: 0, bytes }),
+        Err(FollowError::Trimmed(floor)) => Err(StartError::NoSnapshot { floor, snapshot }),
         Err(FollowError::Entry { lsn, cause }) => Err(StartError::Entry { lsn, cause }),
+        Err(FollowError::NoFooter { lsn, segment }) => Err(StartError::NoFooter { lsn, segment }),
         Err(FollowError::Halt(halt)) => Err(halt.into()),
         Err(FollowError::Log(error)) => Err(StartError::Log(error)),
+        Err(FollowError::Objects(error)) => Err(StartError::Objects(error)),
     }
 }
 

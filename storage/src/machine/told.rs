@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-
 use crate::lsn::Lsn;
+use crate::peer::SentEntry;
 
-/// Longest entry that is sent along, in bytes. Longer ones are read from the log: what many brokers
-/// send each other takes their memory, and between zones it is paid for.
+/// Longest entry that is sent along, in bytes with its footers. Longer ones are read: what many
+/// brokers send each other takes their memory, and between zones it is paid for.
 /// Nor are longer ones kept, should somebody send them.
 pub(super) const TOLD_BYTES_MAX: usize = 32 * 1024;
 
@@ -21,11 +20,11 @@ const TOLD_MAX: usize = 64;
 
 /// Entries that may come next, or soon.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<BTreeMap<Lsn, Bytes>>);
+pub(super) struct Told(Mutex<BTreeMap<Lsn, SentEntry>>);
 
 impl Told {
     /// Keeps what is said to be the entry at `lsn`; of too many those that come last go.
-    pub(super) fn put(&self, lsn: Lsn, entry: Bytes) {
+    pub(super) fn put(&self, lsn: Lsn, entry: SentEntry) {
         if entry.len() > TOLD_BYTES_MAX {
             return;
         }
@@ -37,26 +36,31 @@ impl Told {
     }
 
     /// Takes out what is said to be the entry at `lsn`, and forgets what came before it.
-    pub(super) fn take(&self, lsn: Lsn) -> Option<Bytes> {
+    pub(super) fn take(&self, lsn: Lsn) -> Option<SentEntry> {
         let mut entries = self.lock();
         let later = entries.split_off(&lsn);
         *entries = later;
         entries.remove(&lsn)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Lsn, Bytes>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Lsn, SentEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
     fn entries_are_taken_in_turn_and_few_are_kept() {
         let told = Told::default();
-        let entry = |number: u64| Bytes::from(number.to_string());
+        let entry = |number: u64| SentEntry {
+            bytes: Bytes::from(number.to_string()),
+            ..SentEntry::default()
+        };
         for number in (1..=100).rev() {
             told.put(Lsn::new(number), entry(number));
         }
@@ -71,9 +75,12 @@ mod tests {
     #[test]
     fn what_is_too_long_is_not_kept() {
         let told = Told::default();
-        let entry = |bytes: usize| Bytes::from(vec![0; bytes]);
-        told.put(Lsn::new(1), entry(TOLD_BYTES_MAX));
-        told.put(Lsn::new(2), entry(TOLD_BYTES_MAX + 1));
+        let entry = |bytes: usize, footer: usize| SentEntry {
+            bytes: Bytes::from(vec![0; bytes]),
+            footers: vec![Bytes::from(vec![0; footer])],
+        };
+        told.put(Lsn::new(1), entry(1, TOLD_BYTES_MAX - 1));
+        told.put(Lsn::new(2), entry(2, TOLD_BYTES_MAX - 1));
         assert!(told.take(Lsn::new(1)).is_some());
         assert_eq!(told.take(Lsn::new(2)), None);
     }

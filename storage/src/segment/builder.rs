@@ -16,7 +16,7 @@ use super::{
     FOOTER_MAGIC, HEADER_BYTES, SEGMENT_MAGIC, SegmentId, VERSION, block_checksum,
 };
 use crate::command::codec::encode_footer;
-use crate::command::{BatchSummary, NewBlock, Run};
+use crate::command::{BatchSummary, FooterRef, NewBlock, Run};
 
 /// How much of a block is compressed to see whether the rest is worth it.
 const SAMPLE_BYTES: usize = 16 * 1024;
@@ -49,6 +49,8 @@ pub struct SealedSegment {
     pub id: SegmentId,
     /// The object.
     pub bytes: Bytes,
+    /// Its footer.
+    pub footer: FooterRef,
     /// What to commit, with the unpacked content of each block.
     pub blocks: Vec<SealedBlock>,
 }
@@ -102,10 +104,10 @@ impl SegmentBuilder {
                 packed.push(put_block(&mut object, id, partition, block, &mut packer));
             }
         }
-        put_footer(&mut object, id, packed.iter().map(|block| &block.run));
+        let footer = put_footer(&mut object, id, packed.iter().map(|block| &block.run));
         let bytes = object.freeze();
         let blocks = packed.into_iter().map(|block| block.finish(&bytes)).collect();
-        SealedSegment { id, bytes, blocks }
+        SealedSegment { id, bytes, footer, blocks }
     }
 }
 
@@ -295,13 +297,18 @@ fn put_header(object: &mut BytesMut, id: SegmentId) {
     object.put_slice(&id.to_bytes());
 }
 
-fn put_footer<'a>(object: &mut BytesMut, id: SegmentId, runs: impl Iterator<Item = &'a Run>) {
+fn put_footer<'a>(
+    object: &mut BytesMut,
+    id: SegmentId,
+    runs: impl Iterator<Item = &'a Run>,
+) -> FooterRef {
     let blocks_end = u64::try_from(object.len()).unwrap_or(u64::MAX);
     let footer = encode_footer(id, blocks_end, runs);
     object.put_slice(&footer);
     object.put_u32(length(footer.len()));
     object.put_u32(crc32c::crc32c(&footer));
     object.put_slice(&FOOTER_MAGIC);
+    FooterRef::of(id, u64::try_from(object.len()).unwrap_or(u64::MAX), &footer)
 }
 
 fn length(bytes: usize) -> u32 {

@@ -140,6 +140,8 @@ pub(crate) struct Segment {
     pub level: u32,
     #[prost(bytes = "bytes", optional, tag = "6")]
     pub inline: Option<Bytes>,
+    #[prost(bool, tag = "7")]
+    pub by_footer: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
 
-use super::State;
 use super::partition::{Content, Extent, Location, Partition};
+use super::segments::Committed;
 use super::transactions::Transactions;
+use super::{Applied, State};
 use crate::command::{
-    BatchOutcome, BatchProducer, BatchSummary, Outcome, Rejection, Run, RunOutcome,
+    BatchOutcome, BatchProducer, BatchSummary, FooterRef, Outcome, Rejection, Run, RunOutcome,
 };
 use crate::segment::SegmentId;
 
@@ -23,7 +24,29 @@ impl State {
             return Outcome::Rejected(rejection);
         }
         let (outcomes, references) = self.commit_runs(segment, bytes, runs, touched);
-        self.segments.commit(segment, bytes, 0, references, self.applied);
+        let committed = Committed { bytes, level: 0, references, by_footer: false };
+        self.segments.commit(segment, committed, self.applied);
+        Outcome::SegmentCommitted(outcomes)
+    }
+
+    /// Whether the commit is taken shows without its runs; what it does, with them alone.
+    pub(super) fn commit_by_footer(
+        &mut self,
+        footer: &FooterRef,
+        runs: Option<&[Run]>,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let FooterRef { segment, segment_bytes: bytes, .. } = *footer;
+        if let Err(rejection) = self.segments.admit(segment, bytes) {
+            return Outcome::Rejected(rejection);
+        }
+        if runs.is_none() {
+            applied.lacks = Some(segment);
+        }
+        let runs = runs.unwrap_or_default();
+        let (outcomes, references) = self.commit_runs(segment, bytes, runs, &mut applied.touched);
+        let committed = Committed { bytes, level: 0, references, by_footer: true };
+        self.segments.commit(segment, committed, self.applied);
         Outcome::SegmentCommitted(outcomes)
     }
 

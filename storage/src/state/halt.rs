@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::FEATURE_LEVEL;
 use crate::command::Digest;
 use crate::lsn::Lsn;
+use crate::segment::SegmentId;
 
 /// Why an entry can't be applied at all. The broker that meets one stops: what it holds and what
 /// the log says have parted.
@@ -41,6 +42,15 @@ pub enum Halt {
         lsn: Lsn,
         /// The level it names.
         needed: u32,
+    },
+    /// Its commit leaves the runs to the footer of a segment, which was not read. Nothing is wrong
+    /// with the entry: it can be applied once the footer was.
+    #[error("entry {lsn} needs the footer of segment {segment}")]
+    NoFooter {
+        /// The entry's position.
+        lsn: Lsn,
+        /// The segment.
+        segment: SegmentId,
     },
     /// Another broker, having applied the same entries, holds another state.
     #[error("state before entry {lsn} has digest {found}, its author had {expected}")]

@@ -6,6 +6,7 @@ use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 
 use super::State;
 use super::partition::{Content, Extent, Location, Partition};
+use super::segments::Committed;
 use super::topics::Topic;
 use crate::command::{Branch, NewExtent, Outcome, Rejection, Replacement};
 use crate::segment::SegmentId;
@@ -32,7 +33,8 @@ impl State {
             .map(|replacement| self.replace(segment, bytes, level, replacement))
             .collect();
         if bytes > 0 {
-            self.segments.commit(segment, bytes, level, 0, self.applied);
+            let committed = Committed { bytes, level, references: 0, by_footer: false };
+            self.segments.commit(segment, committed, self.applied);
         }
         Outcome::ExtentsReplaced(outcomes)
     }
@@ -53,7 +55,8 @@ impl State {
                 come.iter().filter(|extent| extent.location().is_some()).map(|_| 1).sum();
             if references > 0 {
                 // First, because what goes may lie in the same segment.
-                self.segments.commit(segment, bytes, level, references, self.applied);
+                let committed = Committed { bytes, level, references, by_footer: false };
+                self.segments.commit(segment, committed, self.applied);
             }
             for segment in gone.iter().filter_map(Extent::segment) {
                 self.segments.release(segment, self.applied);

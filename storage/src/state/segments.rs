@@ -34,6 +34,8 @@ pub struct SegmentRefs {
     pub level: u8,
     /// Its blocks, if they came with their commit: there is no object.
     pub inline: Option<Bytes>,
+    /// Whether a commit has left its runs to the footer of the segment.
+    pub by_footer: bool,
 }
 
 /// The level of what is not merged again.
@@ -46,6 +48,18 @@ pub struct Unreferenced {
     pub bytes: u64,
     /// The entry that took the last reference, or committed it without any.
     pub since: Lsn,
+    /// See `SegmentRefs::by_footer`. Then it is kept for those who have yet to apply that commit.
+    pub by_footer: bool,
+}
+
+/// What a commit adds to a segment.
+pub(crate) struct Committed {
+    /// See [`SegmentRefs`].
+    pub(crate) bytes: u64,
+    pub(crate) level: u8,
+    /// How many extents lie in it that did not before.
+    pub(crate) references: u64,
+    pub(crate) by_footer: bool,
 }
 
 /// The segments of the cluster.
@@ -126,30 +140,31 @@ impl Segments {
     }
 
     /// Adds `references` to a segment that is committed in whole or in part.
-    pub(crate) fn commit(
-        &mut self,
-        id: SegmentId,
-        bytes: u64,
-        level: u8,
-        references: u64,
-        now: Lsn,
-    ) {
-        if references == 0 {
-            if !self.referenced.contains_key(&id) {
-                self.unreferenced.entry(id).or_insert(Unreferenced { bytes, since: now });
-            }
+    pub(crate) fn commit(&mut self, id: SegmentId, committed: Committed, now: Lsn) {
+        let Committed { bytes, level, references, by_footer } = committed;
+        if let Some(refs) = self.referenced.get_mut(&id) {
+            refs.references += references;
+            refs.by_footer |= by_footer;
             return;
         }
-        self.unreferenced.remove(&id);
-        let fresh = SegmentRefs { bytes, references: 0, level, inline: None };
-        self.referenced.entry(id).or_insert(fresh).references += references;
+        let waited = self.unreferenced.remove(&id);
+        // Whoever has yet to apply this commit needs the segment as well.
+        let since = waited.filter(|_| !by_footer).map_or(now, |it| it.since);
+        let by_footer = by_footer || waited.is_some_and(|it| it.by_footer);
+        if references == 0 {
+            self.unreferenced.insert(id, Unreferenced { bytes, since, by_footer });
+        } else {
+            let refs = SegmentRefs { bytes, references, level, inline: None, by_footer };
+            self.referenced.insert(id, refs);
+        }
     }
 
     /// Adds a segment that is committed with its blocks.
     pub(crate) fn commit_inline(&mut self, id: SegmentId, content: Bytes, references: u64) {
         if references > 0 {
             let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-            self.insert(id, SegmentRefs { bytes, references, level: 0, inline: Some(content) });
+            let inline = Some(content);
+            self.insert(id, SegmentRefs { bytes, references, level: 0, inline, by_footer: false });
         }
     }
 
@@ -170,11 +185,12 @@ impl Segments {
         refs.references -= 1;
         if refs.references == 0 {
             let (bytes, is_inline) = (refs.bytes, refs.inline.is_some());
+            let by_footer = refs.by_footer;
             self.referenced.remove(&id);
             if is_inline {
                 self.inline_bytes -= bytes;
             } else {
-                self.unreferenced.insert(id, Unreferenced { bytes, since: now });
+                self.unreferenced.insert(id, Unreferenced { bytes, since: now, by_footer });
             }
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{AppendError, Appended, Stored, Uploaded, Waiting, Wakes, WriterConfig, asleep};
-use crate::command::{BatchOutcome, Command, Outcome, Run, RunOutcome};
+use crate::command::{BatchOutcome, Command, FooterRef, Outcome, Run, RunOutcome};
 use crate::machine::{Machine, ProposeError, Proposed};
 
 /// What one batch came to.
@@ -57,17 +57,19 @@ impl Committer {
     /// Queues the commit, in pieces if it is long; the answer is awaited aside, so that the next
     /// segment's commit can gather behind this one in the same entry.
     async fn propose(&mut self, stored: Stored, waiters: Vec<Waiting>) {
-        let Stored { id: segment, bytes, runs, inline } = stored;
+        let Stored { id: segment, bytes, footer, runs, inline } = stored;
         let mut parts = Vec::new();
+        let is_by_footer = inline.is_none() && self.is_left_to(&footer);
         let pieces = match &inline {
-            Some(_) => vec![runs],
-            None => split(runs, self.config.commit_bytes_max),
+            None if !is_by_footer => split(runs, self.config.commit_bytes_max),
+            _ => vec![runs],
         };
         for runs in pieces {
             let places = runs.iter().map(|run| (run.partition, run.batches.len())).collect();
             let content = inline.as_ref().map(|inline| inline.content.clone());
             let commit = match content {
                 Some(content) => Command::CommitInline { segment, content, runs },
+                None if is_by_footer => Command::CommitByFooter { footer, runs: Some(runs) },
                 None => Command::CommitSegment { segment, bytes, runs },
             };
             parts.push(Part { runs: places, proposed: self.machine.submit(commit).await });
@@ -89,6 +91,12 @@ impl Committer {
             };
             waiters.into_iter().for_each(|waiting| waiting.answer(&mut answer));
         });
+    }
+
+    /// Whether runs are so long that they are left to the footer, and not too long for that.
+    fn is_left_to(&self, footer: &FooterRef) -> bool {
+        let is_long = self.config.footer_bytes_min.is_some_and(|least| footer.bytes > least);
+        is_long && footer.bytes <= FooterRef::BYTES_MAX
     }
 }
 

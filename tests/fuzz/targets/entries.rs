@@ -5,7 +5,7 @@ use odradek_storage::command::codec::ENTRY_FORMAT;
 use odradek_storage::command::{Command, CommandId, Entry, Incarnation, Proposal};
 use odradek_storage::envelope::Format;
 use odradek_storage::lsn::Lsn;
-use odradek_storage::peer::{News, PeerMessage};
+use odradek_storage::peer::{News, PeerMessage, SentEntry};
 
 use super::oracle::bounded_with;
 use super::samples::golden;
@@ -90,8 +90,17 @@ pub(crate) fn peer_messages() -> Vec<Bytes> {
     let mut help = Entry::decode(&golden("entry_v1.bin")).unwrap().proposals;
     help.truncate(9);
     let filled = |entry| News::Filled { lsn: Lsn::new(77), entry };
-    let entry = Some(golden("entry_v1.bin"));
-    let news = [filled(None), filled(entry), News::Help(vec![heartbeat]), News::Help(help)];
+    let footers = vec![Bytes::from_static(b"a footer"), Bytes::from_static(b"another")];
+    let bytes = golden("entry_v1.bin");
+    let alone = SentEntry { bytes: bytes.clone(), footers: Vec::new() };
+    let with_footers = SentEntry { bytes, footers: footers.clone() };
+    let news = [
+        filled(None),
+        filled(Some(alone)),
+        filled(Some(with_footers)),
+        News::Help { proposals: vec![heartbeat], footers: Vec::new() },
+        News::Help { proposals: help, footers },
+    ];
     let message = |news| PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
     news.into_iter().map(|news| message(news).encode()).collect()
 }

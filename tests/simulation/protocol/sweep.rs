@@ -1,6 +1,9 @@
 //! Sweeping objects while brokers commit them: an object is put, then an entry refers to it, and in
 //! between it looks like one that nobody will ever refer to (RELIABILITY C2).
 //!
+//! A commit by footer needs the object whenever it is applied. Whoever starts begins from the
+//! newest snapshot, or from the one before it if that is damaged, and applies what comes behind.
+//!
 //! The log is one list here, that every broker applies in order and appends to only at its end:
 //! that it is one is shown by [`super::log`].
 
@@ -24,6 +27,10 @@ enum Defect {
     OldReferences,
     /// Commits of what was begun below the horizon are taken all the same.
     TakesLate,
+    /// What was referred to once is deleted whatever the snapshots have.
+    NoSnapshots,
+    /// It is deleted when the newest snapshot has that nothing refers to it any more.
+    OneSnapshot,
 }
 
 /// Everything that may happen, with a defect perhaps.
@@ -31,6 +38,8 @@ struct Sweep {
     defect: Option<Defect>,
     /// How often the object's commit may be appended: a commit of unknown outcome is repeated.
     commits: u8,
+    /// Whether it leaves its runs to the footer of the object.
+    by_footer: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +59,8 @@ enum Entry {
 struct Known {
     is_referred_to: bool,
     was_referred_to: bool,
+    /// How many entries there were when it was committed or let go for the last time.
+    since: usize,
     horizon: usize,
 }
 
@@ -77,6 +88,8 @@ struct State {
     raises: [Option<usize>; BROKERS],
     /// Whether a broker has looked the object up, and is about to delete it.
     dooms: [bool; BROKERS],
+    /// How much of the log is in the two newest snapshots, the newest last.
+    snapshots: [usize; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +109,7 @@ enum Step {
     Raise(usize),
     LookUp(usize),
     Delete(usize),
+    Snapshot(usize),
 }
 
 impl Sweep {
@@ -106,15 +120,16 @@ impl Sweep {
     /// What the first `applied` entries say.
     fn known(&self, state: &State, applied: usize) -> Known {
         let mut known = Known::default();
-        for entry in &state.log[..applied] {
+        for (at, entry) in state.log[..applied].iter().enumerate() {
             match entry {
                 Entry::Commit => {
                     let is_late = state.began().is_none_or(|began| began < known.horizon);
                     if !is_late || self.is(Defect::TakesLate) {
                         (known.is_referred_to, known.was_referred_to) = (true, true);
+                        known.since = at + 1;
                     }
                 }
-                Entry::Drop => known.is_referred_to = false,
+                Entry::Drop => (known.is_referred_to, known.since) = (false, at + 1),
                 Entry::Raise(to) => known.horizon = known.horizon.max(*to),
                 Entry::Other => {}
             }
@@ -133,7 +148,18 @@ impl Sweep {
             || (self.is(Defect::NoHorizonForDropped) && known.was_referred_to);
         let is_stored = matches!(state.object, Object::Stored(_));
         let looks_early = self.is(Defect::OldReferences);
-        if is_stored && !known.is_referred_to && (is_below || looks_early) && !state.dooms[at] {
+        let [second, newest] = state.snapshots;
+        let applied_for_good = if self.is(Defect::OneSnapshot) { newest } else { second };
+        let is_kept = self.by_footer
+            && known.was_referred_to
+            && known.since > applied_for_good
+            && !self.is(Defect::NoSnapshots);
+        if is_stored
+            && !known.is_referred_to
+            && (is_below || looks_early)
+            && !state.dooms[at]
+            && !is_kept
+        {
             let mut changed = state.clone();
             changed.dooms[at] = true;
             next.push((Step::LookUp(at), changed));
@@ -196,6 +222,7 @@ impl Protocol for Sweep {
             commits: 0,
             raises: [None; BROKERS],
             dooms: [false; BROKERS],
+            snapshots: [0; 2],
         }
     }
 
@@ -210,6 +237,11 @@ impl Protocol for Sweep {
             let applied = state.applied[at];
             if applied < state.log.len() {
                 can(Step::Apply(at), &|state| state.applied[at] += 1);
+            }
+            if self.by_footer && applied > state.snapshots[1] {
+                can(Step::Snapshot(at), &|state| {
+                    state.snapshots = [state.snapshots[1], state.applied[at]];
+                });
             }
             let known = self.known(state, applied);
             if state.raises[at].is_none() && applied > known.horizon {
@@ -240,12 +272,22 @@ impl Protocol for Sweep {
 
     fn broken(&self, state: &State) -> Option<&'static str> {
         let is_gone = matches!(state.object, Object::Deleted(_));
-        let is_referred_to = self.known(state, state.log.len()).is_referred_to;
-        (is_gone && is_referred_to).then_some("an object is gone that the log refers to")
+        if !is_gone {
+            return None;
+        }
+        if self.known(state, state.log.len()).is_referred_to {
+            return Some("an object is gone that the log refers to");
+        }
+        let is_taken = |at: usize| self.known(state, at + 1).since == at + 1;
+        let is_read = |at: usize| state.log[at] == Entry::Commit && is_taken(at);
+        let is_missed = self.by_footer && (state.snapshots[0]..state.log.len()).any(is_read);
+        is_missed.then_some("an object is gone whose footer a start needs")
     }
 }
 
-const ALL: Sweep = Sweep { defect: None, commits: 2 };
+const ALL: Sweep = Sweep { defect: None, commits: 2, by_footer: false };
+
+const BY_FOOTER: Sweep = Sweep { by_footer: true, ..ALL };
 
 #[test]
 fn no_order_of_commits_and_sweeps_loses_an_object() {
@@ -266,16 +308,31 @@ fn no_order_of_commits_and_sweeps_loses_an_object() {
 }
 
 #[test]
+fn no_order_of_snapshots_and_sweeps_loses_a_footer_that_is_needed() {
+    let mut swept_dropped = false;
+    let explored = explore(&BY_FOOTER, |state| {
+        let known = BY_FOOTER.known(state, state.log.len());
+        swept_dropped |= matches!(state.object, Object::Deleted(_)) && known.was_referred_to;
+    });
+    println!("{} states", explored.states);
+    assert_eq!(explored.broken.map(|it| format!("{it:?}")), None);
+    assert!(explored.states > 10_000, "{} states", explored.states);
+    assert!(swept_dropped);
+}
+
+#[test]
 fn each_defect_of_the_sweep_is_found() {
     let defects = [
-        Defect::NoHorizon,
-        Defect::NoHorizonForDropped,
-        Defect::BeforeApplied,
-        Defect::OldReferences,
-        Defect::TakesLate,
+        (Defect::NoHorizon, ALL),
+        (Defect::NoHorizonForDropped, ALL),
+        (Defect::BeforeApplied, ALL),
+        (Defect::OldReferences, ALL),
+        (Defect::TakesLate, ALL),
+        (Defect::NoSnapshots, BY_FOOTER),
+        (Defect::OneSnapshot, BY_FOOTER),
     ];
-    for defect in defects {
-        let explored = explore(&Sweep { defect: Some(defect), ..ALL }, |_| {});
+    for (defect, protocol) in defects {
+        let explored = explore(&Sweep { defect: Some(defect), ..protocol }, |_| {});
         let (promise, steps) = explored.broken.expect("a defect that is not found");
         println!("{defect:?}: {promise}, after {steps:?}");
     }

@@ -122,6 +122,16 @@ fn tell_of_records(command: &Command, names: &Names) -> (&'static str, Map<Strin
                 "runs": runs.iter().map(|it| run(it, names)).collect::<Vec<_>>(),
             }),
         ),
+        Command::CommitByFooter { footer, .. } => (
+            "commit-by-footer",
+            json!({
+                "segment": footer.segment.to_string(),
+                "key": footer.segment.key().as_str(),
+                "bytes": footer.segment_bytes,
+                "footer_bytes": footer.bytes,
+                "footer_hash": format!("{:016x}", footer.hash),
+            }),
+        ),
         Command::CommitInline { segment, content, runs } => (
             "commit-inline",
             json!({

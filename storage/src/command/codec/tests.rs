@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{CodecError, ENTRY_FORMAT, wire};
 use crate::command::{
     BatchProducer, BatchSummary, BatchTransaction, Branch, Command, CommandId, Digest, Entry,
-    EntryHash, Incarnation, Proposal, Run,
+    EntryHash, FooterRef, Incarnation, Proposal, Run,
 };
 use crate::log::ENTRY_BYTES_MAX;
 use crate::lsn::Lsn;
@@ -54,6 +54,7 @@ proptest! {
     ) {
         let bytes = entry.encode();
         let read_back = Entry::decode(&bytes);
+        let entry = strategies::without_footers(entry);
         prop_assert_eq!(read_back.as_ref(), Ok(&entry));
         prop_assert_eq!(read_back.unwrap().encode(), bytes);
     }
@@ -369,4 +370,26 @@ fn a_run_takes_at_most_64_bytes_of_an_entry() {
         println!("idempotent={idempotent}: {bytes} bytes, {fits} runs fit into an entry");
     }
     assert!(taken[&false] < taken[&true]);
+}
+
+/// The stored form is for ever. Runs are no part of it.
+#[test]
+fn a_commit_by_footer_is_these_bytes() {
+    let segment = SegmentId { began: Lsn::new(300), incarnation: Incarnation(8), counter: 9 };
+    let footer = FooterRef { segment, segment_bytes: 8_000_000, bytes: 30_000, hash: 7 };
+    let command = Command::CommitByFooter { footer, runs: Some(Vec::new()) };
+    let stored = wire::Proposal { id: None, command: Some((&command).into()) }.encode_to_vec();
+    let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = "9202220a0e08ac0211080000000000000018091080a4e80318b0ea012107\
+         00000000000000";
+    assert_eq!(hex, expected);
+    assert_eq!(
+        Entry::decode(&foreign_command((&command).into())).unwrap().proposals[0].command,
+        Command::CommitByFooter { footer, runs: None }
+    );
+    let long = FooterRef { bytes: FooterRef::BYTES_MAX + 1, ..footer };
+    assert_eq!(
+        Entry::decode(&foreign_command(wire::Command::CommitByFooter(long.into()))),
+        Err(CodecError::Field("footer_bytes"))
+    );
 }

@@ -55,7 +55,7 @@ pub(crate) struct Proposal {
     #[prost(
         oneof = "Command",
         tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, \
-                33, 40"
+                33, 34, 40"
     )]
     pub command: Option<Command>,
 }
@@ -108,6 +108,8 @@ pub(crate) enum Command {
     ExpireRecords(ExpireRecords),
     #[prost(message, tag = "33")]
     PurgeTopics(PurgeTopics),
+    #[prost(message, tag = "34")]
+    CommitByFooter(CommitByFooter),
     #[prost(message, tag = "40")]
     ChangeGroup(ChangeGroup),
 }
@@ -241,6 +243,18 @@ pub(crate) struct CommitSegment {
     pub bytes: u64,
     #[prost(message, repeated, tag = "3")]
     pub runs: Vec<Run>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct CommitByFooter {
+    #[prost(message, optional, tag = "1")]
+    pub segment: Option<SegmentId>,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(uint32, tag = "3")]
+    pub footer_bytes: u32,
+    #[prost(fixed64, tag = "4")]
+    pub footer_hash: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -116,19 +116,18 @@ impl Driver {
                     self.note_tail(self.tail_seen);
                     // That this broker lives is no reason for others to look.
                     if !is_heartbeat(&entry) {
-                        self.tell_others(entry.lsn, &bytes);
+                        self.tell_others(&entry, &bytes);
                     }
                     self.shared.lease.renew(began);
-                    return self.apply(&entry, &bytes);
+                    return self.apply(&entry, &bytes).map(drop);
                 }
                 Answer::Taken(found) if found == bytes => {
                     self.shared.lease.renew(began);
-                    return self.apply(&entry, &bytes);
+                    return self.apply(&entry, &bytes).map(drop);
                 }
                 Answer::Taken(found) => {
                     let registered = self.registered;
-                    self.apply_slot(&Slot { lsn: entry.lsn, bytes: found })?;
-                    self.follow(Freshness::Latest).await?;
+                    self.give_way_to(Slot { lsn: entry.lsn, bytes: found }).await?;
                     losses += 1;
                     if self.registered && losses.is_multiple_of(self.config.losses_max) {
                         is_exposed |= self.ask_for_help(&proposals).await?;
@@ -160,6 +159,14 @@ impl Driver {
                 Answer::Broken(cause) => return Err(HaltReason(cause)),
             }
         }
+    }
+
+    /// Applies what stands where we wanted to append, and what came behind it.
+    async fn give_way_to(&mut self, slot: Slot) -> Result<(), Stop> {
+        if !self.apply_slots(&[slot]).await? {
+            sleep(BACKOFF_MAX).await;
+        }
+        self.follow(Freshness::Latest).await.map(drop)
     }
 
     /// Others may have included it. Favours that were handed on are not ours.

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Driver, Stop};
-use crate::command::{Endpoint, Incarnation, Proposal};
+use crate::command::{Endpoint, Entry, Incarnation, Proposal};
+use crate::footers;
 use crate::log::Freshness;
-use crate::lsn::Lsn;
 use crate::machine::told::TOLD_BYTES_MAX;
-use crate::peer::{News, PeerMessage};
+use crate::peer::{News, PeerMessage, SentEntry};
 
 /// How many slots are looked back on to tell who usually wins.
 pub(super) const WINNERS_REMEMBERED: usize = 64;
@@ -28,14 +28,18 @@ const HELP_HABIT: Duration = Duration::from_secs(2);
 
 impl Driver {
     /// Tells the others what a slot is filled with, so that they need not look for it.
-    pub(super) fn tell_others(&self, lsn: Lsn, entry: &Bytes) {
-        let entry = Some(entry).filter(|entry| entry.len() <= TOLD_BYTES_MAX);
+    pub(super) fn tell_others(&self, entry: &Entry, bytes: &Bytes) {
         let others: Vec<(Incarnation, Endpoint)> = self.read(|state| {
             let others = state.brokers().values().filter(|it| it.incarnation != self.incarnation);
             others.map(|broker| (broker.incarnation, broker.address.peer_endpoint())).collect()
         });
+        if others.is_empty() {
+            return;
+        }
+        let sent = SentEntry { bytes: bytes.clone(), footers: footers::packed(&entry.proposals) };
+        let sent = Some(sent).filter(|sent| sent.len() <= TOLD_BYTES_MAX);
         for (to, endpoint) in others {
-            self.say(to, &endpoint, News::Filled { lsn, entry: entry.cloned() });
+            self.say(to, &endpoint, News::Filled { lsn: entry.lsn, entry: sent.clone() });
         }
     }
 
@@ -44,7 +48,8 @@ impl Driver {
     pub(super) async fn ask_for_help(&mut self, proposals: &[Proposal]) -> Result<bool, Stop> {
         let Some((winner, endpoint)) = self.usual_winner() else { return Ok(false) };
         tracing::debug!(%winner, proposals = proposals.len(), "lost too many races");
-        self.say(winner, &endpoint, News::Help(proposals.to_vec()));
+        let footers = footers::packed(proposals);
+        self.say(winner, &endpoint, News::Help { proposals: proposals.to_vec(), footers });
         let end = Instant::now() + self.config.help_max;
         let own = self.incarnation;
         let is_open = |driver: &Self| {

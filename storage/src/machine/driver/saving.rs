@@ -82,9 +82,9 @@ impl Saving {
         }
     }
 
-    /// Counts an entry that was applied.
-    pub(super) fn count(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    /// Counts an entry that was applied, by its weight (`footers::weight`).
+    pub(super) fn count(&mut self, weight: u64) {
+        self.bytes = self.bytes.saturating_add(weight);
     }
 
     /// When a snapshot is due however little was applied since.

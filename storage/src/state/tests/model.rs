@@ -169,6 +169,7 @@ struct ModelSegment {
     /// Of the command that named it last.
     offered_level: u8,
     inline: Option<Bytes>,
+    by_footer: bool,
 }
 
 impl ModelBatch {
@@ -283,6 +284,12 @@ impl Model {
                 self.alter(resource, *replace, changes)
             }
             Command::CommitSegment { segment, bytes, runs } => self.commit(*segment, *bytes, runs),
+            Command::CommitByFooter { footer, runs } => {
+                let outcome =
+                    self.commit(footer.segment, footer.segment_bytes, runs.as_ref().unwrap());
+                self.note_footer(footer.segment, &outcome);
+                outcome
+            }
             Command::BranchTopic { .. }
             | Command::PurgeTopics { .. }
             | Command::CommitInline { .. }

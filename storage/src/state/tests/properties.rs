@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::chain::{self, Chain, begun, create_topic, propose};
 use super::model::{Model, without_texts};
 use super::strategies::{self, Numbers, Step};
+use crate::command::footer::fill;
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, Command, Entry, EntryHash,
     Incarnation, Outcome, Proposal, Rejection, Replacement, RunOutcome,
@@ -20,7 +21,7 @@ use crate::lsn::Lsn;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::segment::{SegmentId, open_block};
 use crate::state::recount::recount;
-use crate::state::{Applied, State};
+use crate::state::{Applied, Halt, State};
 
 /// The entries that the steps become, from the first of the log on.
 pub(super) fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
@@ -75,6 +76,32 @@ proptest! {
             prop_assert_eq!(without_texts(applied.outcomes), model.apply(entry));
             recount(&before, entry, &state);
             model.compare(&state);
+        }
+    }
+
+    #[test]
+    fn a_footer_is_needed_where_its_commit_is_taken_and_nowhere_else(
+        steps in prop_oneof![strategies::steps(40), strategies::transaction_steps(30)],
+    ) {
+        let (_, mut state, _) = begun();
+        for (entry, hash) in &entries(&steps)[1..] {
+            let mut other = state.clone();
+            let tried = other.apply(&strategies::without_footers(entry.clone()), *hash);
+            let is_needed = matches!(tried, Err(Halt::NoFooter { .. }));
+            if is_needed {
+                prop_assert_eq!(&other, &state);
+            }
+            let applied = state.apply(entry, *hash).unwrap();
+            let is_taken = |(proposal, outcome): (&Proposal, &Outcome)| {
+                let is_by_footer = matches!(proposal.command, Command::CommitByFooter { .. });
+                is_by_footer && matches!(outcome, Outcome::SegmentCommitted(_))
+            };
+            let taken = entry.proposals.iter().zip(&applied.outcomes).any(is_taken);
+            prop_assert_eq!(is_needed, taken);
+            if !is_needed {
+                prop_assert_eq!(tried, Ok(applied));
+                prop_assert_eq!(&other, &state);
+            }
         }
     }
 
@@ -187,7 +214,13 @@ proptest! {
         for (entry, hash) in &entries {
             let bytes = entry.encode();
             prop_assert_eq!(EntryHash::of(&bytes), *hash);
-            read_back.push((Entry::decode(&bytes).unwrap(), *hash));
+            let mut stored = Entry::decode(&bytes).unwrap();
+            let mut footers = entry.proposals.iter().filter_map(|it| match &it.command {
+                Command::CommitByFooter { runs, .. } => Some(runs.clone()),
+                _ => None,
+            });
+            fill(&mut stored.proposals, |_| footers.next().unwrap());
+            read_back.push((stored, *hash));
         }
         let (mut one, mut other) = (State::new(), State::new());
         prop_assert_eq!(replay(&mut one, &entries), replay(&mut other, &read_back));

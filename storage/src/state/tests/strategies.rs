@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::command::{
     BatchProducer, BatchSummary, BatchTransaction, BrokerAddress, Command, CommandId, ConfigChange,
-    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, Incarnation, Proposal, Run,
-    TransactionChange,
+    ConfigOperation, ConfigResource, Digest, Entry, EntryHash, FooterRef, Incarnation, Proposal,
+    Run, TransactionChange,
 };
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
@@ -205,6 +205,16 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
     })
 }
 
+/// The entry as it is read from the log: without what stands in footers.
+pub(crate) fn without_footers(mut entry: Entry) -> Entry {
+    for proposal in &mut entry.proposals {
+        if let Command::CommitByFooter { runs, .. } = &mut proposal.command {
+            *runs = None;
+        }
+    }
+    entry
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let genesis = (any::<u128>(), any::<u128>(), any::<u32>()).prop_map(|(cluster, log, level)| {
         let (cluster_id, log_id) = (Uuid::from_u128(cluster), Uuid::from_u128(log));
@@ -299,8 +309,16 @@ fn broker_command() -> impl Strategy<Value = Command> {
 
 fn commit() -> impl Strategy<Value = Command> {
     let bytes = prop_oneof![12 => Just(5000_u64), 1 => 0..5000_u64, 1 => any::<u64>()];
-    (segment_id(), bytes, prop::collection::vec(run(), 0..4))
-        .prop_map(|(segment, bytes, runs)| Command::CommitSegment { segment, bytes, runs })
+    (segment_id(), bytes, prop::collection::vec(run(), 0..4), prop::bool::weighted(0.3)).prop_map(
+        |(segment, bytes, runs, is_by_footer)| {
+            if is_by_footer {
+                let footer = FooterRef { segment, segment_bytes: bytes, bytes: 9, hash: 7 };
+                Command::CommitByFooter { footer, runs: Some(runs) }
+            } else {
+                Command::CommitSegment { segment, bytes, runs }
+            }
+        },
+    )
 }
 
 fn run() -> impl Strategy<Value = Run> {

@@ -133,7 +133,8 @@ impl Model {
 
     fn fresh(&self, bytes: u64, offered_level: u8) -> ModelSegment {
         let (since, inline) = (self.lsn, None);
-        ModelSegment { bytes, references: false, since, level: 0, offered_level, inline }
+        let by_footer = false;
+        ModelSegment { bytes, references: false, since, level: 0, offered_level, inline, by_footer }
     }
 
     /// A segment is named by a commit, or by what is replaced: a reason why it can't be.
@@ -149,6 +150,18 @@ impl Model {
         }
         known.offered_level = level;
         None
+    }
+
+    /// A commit has left its runs to the footer of a segment: it is kept for that.
+    pub(super) fn note_footer(&mut self, id: SegmentId, outcome: &Outcome) {
+        if let Outcome::SegmentCommitted(_) = outcome {
+            let lsn = self.lsn;
+            let segment = self.segments.get_mut(&id).unwrap();
+            segment.by_footer = true;
+            if !segment.references {
+                segment.since = lsn;
+            }
+        }
     }
 
     pub(super) fn delete(&mut self, id: TopicId) -> Outcome {
@@ -316,11 +329,14 @@ impl Model {
         assert_eq!(segments.horizon(), self.horizon);
         for (id, expected) in &self.segments {
             let found = segments.referenced().get(id);
-            let found = found.map(|it| (it.bytes, it.level, it.inline.clone()));
-            let ModelSegment { bytes, references, since, level, inline, .. } = expected.clone();
-            assert_eq!(found, references.then(|| (bytes, level, inline.clone())), "{id}");
-            let waiting = segments.unreferenced().get(id).map(|it| (it.bytes, it.since));
-            assert_eq!(waiting, (!references).then_some((bytes, since)), "{id}");
+            let found = found.map(|it| (it.bytes, it.level, it.inline.clone(), it.by_footer));
+            let ModelSegment { bytes, references, since, level, inline, by_footer, .. } =
+                expected.clone();
+            let referenced = references.then(|| (bytes, level, inline.clone(), by_footer));
+            assert_eq!(found, referenced, "{id}");
+            let waiting = segments.unreferenced().get(id);
+            let waiting = waiting.map(|it| (it.bytes, it.since, it.by_footer));
+            assert_eq!(waiting, (!references).then_some((bytes, since, by_footer)), "{id}");
             assert_eq!(segments.inline(*id), inline.as_ref(), "{id}");
         }
         let known = segments.referenced().len() + segments.unreferenced().len();
