@@ -112,6 +112,7 @@ impl Broker {
             writer: WriterConfig {
                 segment_bytes_max: config.segment_bytes_max,
                 linger_max: config.linger,
+                uploads_inflight_max: uploads_inflight_max(linger_ms),
                 // As many as there are when every segment waits for the whole linger: a batch that
                 // comes after a pause need not wait, and it costs nothing.
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
@@ -254,6 +255,13 @@ impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("address", &self.address()).finish_non_exhaustive()
     }
+}
+
+/// How many segments may be under way: as many as are begun while a slow put and its commit take
+/// their time, or the next ones wait for a place as well as for the slow one.
+fn uploads_inflight_max(linger_ms: u32) -> usize {
+    const SLOW_PUT_MS: u32 = 400;
+    usize::try_from(SLOW_PUT_MS / linger_ms).unwrap_or(usize::MAX).clamp(8, 64)
 }
 
 fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {
