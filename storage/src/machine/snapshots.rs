@@ -137,7 +137,9 @@ impl Snapshots {
         let listed = list(objects).await?;
         self.forget_all_but(&listed);
         let good = self.newest_good(objects, &listed, log).await?;
-        Ok(good.get(1).map_or(Lsn::ZERO, |(_, lsn)| *lsn))
+        // Two of one entry that differ are no better than one.
+        let second = good.get(1).filter(|(_, lsn)| *lsn < good[0].1);
+        Ok(second.map_or(Lsn::ZERO, |(_, lsn)| *lsn))
     }
 
     /// The two newest that are good, newest first: where in the list they are, and their positions.
