@@ -59,6 +59,16 @@ fn config(number: u64) -> EngineConfig {
     EngineConfig { writer, machine, ..alone::config(number) }
 }
 
+fn create() -> Command {
+    Command::CreateTopic {
+        topic: TOPIC,
+        name: "t".to_owned(),
+        partitions: 1,
+        replication_factor: 1,
+        configs: Default::default(),
+    }
+}
+
 impl Place {
     fn new() -> Self {
         Self {
@@ -95,16 +105,16 @@ impl Place {
     async fn pair(&self) -> [Site; 2] {
         let [first, second] =
             [self.start(1, config(1)).await.unwrap(), self.start(2, config(2)).await.unwrap()];
-        let create = Command::CreateTopic {
-            topic: TOPIC,
-            name: "t".to_owned(),
-            partitions: 1,
-            replication_factor: 1,
-            configs: Default::default(),
-        };
-        assert_eq!(first.engine.machine.propose(create).await, Ok(Outcome::Done));
+        assert_eq!(first.engine.machine.propose(create()).await, Ok(Outcome::Done));
         assert!(second.engine.machine.barrier().await.is_ok());
         [first, second]
+    }
+
+    /// The first commits something, of which the second is not told and can't read the footer.
+    async fn commit_behind(&self, first: &Site, second: &Site) {
+        self.room.lose(1.0);
+        second.faults.outage(true);
+        first.append().await;
     }
 
     /// What the log says of the newest commit.
@@ -243,9 +253,7 @@ async fn without_the_store_nothing_behind_a_footer_is_applied_and_nothing_is_los
 async fn a_footer_that_is_not_what_was_named_is_waited_for() {
     let place = Place::new();
     let [first, second] = place.pair().await;
-    place.room.lose(1.0);
-    second.faults.outage(true);
-    first.append().await;
+    place.commit_behind(&first, &second).await;
     let (lsn, footer) = place.last_footer().await;
     let key = footer.segment.key();
     let good = place.take_away(&key).await;
@@ -269,9 +277,7 @@ async fn a_footer_that_is_not_what_was_named_is_waited_for() {
 async fn one_that_is_lost_ends_a_start_and_is_waited_for_by_who_runs() {
     let place = Place::new();
     let [first, second] = place.pair().await;
-    place.room.lose(1.0);
-    second.faults.outage(true);
-    first.append().await;
+    place.commit_behind(&first, &second).await;
     let (_, footer) = place.last_footer().await;
     place.take_away(&footer.segment.key()).await;
     first.engine.stop().await;
@@ -286,9 +292,7 @@ async fn one_that_is_lost_ends_a_start_and_is_waited_for_by_who_runs() {
 async fn who_slept_past_a_footer_stops_and_says_so() {
     let place = Place::new();
     let [first, second] = place.pair().await;
-    place.room.lose(1.0);
-    second.faults.outage(true);
-    first.append().await;
+    place.commit_behind(&first, &second).await;
     let (_, footer) = place.last_footer().await;
     let mut often = config(3);
     often.machine.snapshot_entries = 1;
@@ -375,14 +379,7 @@ async fn a_segment_is_kept_until_two_snapshots_have_its_commit() {
         let mut config = eager(1, 1_000_000);
         config.writer.footer_bytes_min = leaves_to_footers.then_some(0);
         let writer = place.start(1, config).await.unwrap();
-        let create = Command::CreateTopic {
-            topic: TOPIC,
-            name: "t".to_owned(),
-            partitions: 1,
-            replication_factor: 1,
-            configs: Default::default(),
-        };
-        assert_eq!(writer.engine.machine.propose(create).await, Ok(Outcome::Done));
+        assert_eq!(writer.engine.machine.propose(create()).await, Ok(Outcome::Done));
         writer.append().await;
         let segment = writer
             .engine
