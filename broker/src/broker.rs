@@ -105,6 +105,7 @@ impl Broker {
         // Where a put costs as much as eight kilobytes in the log, more does not pay; where it
         // costs nothing it still takes as long as several writes.
         let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
+        let default = WriterConfig::default();
         let engine = EngineConfig {
             address,
             seed,
@@ -118,9 +119,9 @@ impl Broker {
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
                 inline_bytes_max: config.inline_bytes.unwrap_or(inline_bytes_default),
                 // Where entries cost nothing, neither do their bytes, and a start reads no footers.
-                footer_bytes_min: puts_are_charged.then_some(2 * 1024),
+                footer_bytes_min: default.footer_bytes_min.filter(|_| puts_are_charged),
                 inline_zstd_level: puts_are_charged.then_some(1),
-                ..WriterConfig::default()
+                ..default
             },
             reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },
             life: config.life.to_engine(),
