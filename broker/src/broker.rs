@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odradek_storage::clock::Clock;
-use odradek_storage::command::{BrokerAddress, Endpoint};
+use odradek_storage::command::{BrokerAddress, Endpoint, FooterRef};
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::log::MetadataLog;
 use odradek_storage::machine::{HaltReason, MachineConfig, StartError};
@@ -105,7 +105,8 @@ impl Broker {
         // Where a put costs as much as eight kilobytes in the log, more does not pay; where it
         // costs nothing it still takes as long as several writes.
         let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
-        let default = WriterConfig::default();
+        // Where entries cost nothing, neither do their bytes, and a start reads no footers.
+        let footer_bytes_min = puts_are_charged.then_some(FooterRef::LEFT_BYTES_MIN);
         let engine = EngineConfig {
             address,
             seed,
@@ -118,13 +119,12 @@ impl Broker {
                 // comes after a pause need not wait, and it costs nothing.
                 puts_per_second: puts_are_charged.then_some((1000 / linger_ms).max(1)),
                 inline_bytes_max: config.inline_bytes.unwrap_or(inline_bytes_default),
-                // Where entries cost nothing, neither do their bytes, and a start reads no footers.
-                footer_bytes_min: default.footer_bytes_min.filter(|_| puts_are_charged),
+                footer_bytes_min,
                 inline_zstd_level: puts_are_charged.then_some(1),
-                ..default
+                ..WriterConfig::default()
             },
             reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },
-            life: config.life.to_engine(),
+            life: config.life.to_engine(footer_bytes_min),
         };
         let peers: Arc<dyn PeerLink> =
             if is_exclusive { Arc::new(NoPeers) } else { Arc::new(Peers::default()) };

@@ -223,8 +223,8 @@ impl Default for Life {
 }
 
 impl Life {
-    /// For the engine.
-    pub fn to_engine(self) -> LifeConfig {
+    /// For the engine; `footer_bytes_min` as in `WriterConfig`.
+    pub fn to_engine(self, footer_bytes_min: Option<u32>) -> LifeConfig {
         let LifeConfig { compactor, merger, sweeper, .. } = LifeConfig::default();
         LifeConfig {
             retention: RetentionConfig {
@@ -232,10 +232,15 @@ impl Life {
                 deleted_kept: self.delete_grace,
                 at_once: self.retention_at_once,
             },
-            compactor: CompactorConfig { interval: self.compaction_interval, ..compactor },
+            compactor: CompactorConfig {
+                interval: self.compaction_interval,
+                footer_bytes_min,
+                ..compactor
+            },
             merger: MergerConfig {
                 unit_bytes: self.merge_bytes,
                 interval: self.merge_interval,
+                footer_bytes_min,
                 ..merger
             },
             sweeper: SweeperConfig {

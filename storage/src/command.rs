@@ -224,6 +224,16 @@ pub enum Command {
         /// What is replaced. Each is judged by itself.
         replacements: Vec<Replacement>,
     },
+    /// What `ReplaceExtents` does, for so many replacements that they would make the entry long:
+    /// they stand in a footer of the segment, and the entry names that.
+    ReplaceByFooter {
+        /// The footer, and the segment that it belongs to.
+        footer: FooterRef,
+        /// See `ReplaceExtents`.
+        level: u8,
+        /// What stands in it, once it was read. No part of the entry.
+        replacements: Option<Vec<Replacement>>,
+    },
     /// Turns away, from now on, segments that were begun long ago and are not committed yet: what
     /// is in the store of them may be deleted.
     RaiseHorizon {

@@ -4,7 +4,7 @@
 //! and committed is the `writer`'s business.
 //!
 //! ```text
-//! segment   | header | block | block | … | footer | trailer |
+//! segment   | header | block | block | … | further footers | footer | trailer |
 //! header    | "ODRS" | version u16 | 0 u16 | segment id 24 |
 //! block     | "OB" | codec u8 | 0 u8 | topic id 16 | partition i32 | content length u32
 //!           | payload length u32 | crc32c u32 | payload |
@@ -16,9 +16,10 @@
 //! position in it, the topic id and the partition with the payload, so that a wrong byte range in a
 //! mixed object is an error and never another topic's records, nor other records of the same (F1 in
 //! the fault catalogue). The footer is the runs of the commit, so that a segment explains itself.
+//! The further ones, which most segments don't have, are of interest to commands that name them
+//! (`crate::command::FooterRef`).
 
 use std::fmt;
-use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 use odradek_protocol::id::{TopicId, TopicPartition};
@@ -181,13 +182,6 @@ pub fn footer_bytes(end: &[u8]) -> Option<usize> {
     let trailer = end.last_chunk::<TRAILER_BYTES>()?;
     let length = u32::from_be_bytes(*trailer.first_chunk()?);
     usize::try_from(length).ok()?.checked_add(TRAILER_BYTES)
-}
-
-/// Where in a segment of so many bytes its footer lies, without the trailer; `None` if there is no
-/// room for it.
-pub(crate) fn footer_range(segment_bytes: u64, footer_bytes: u32) -> Option<Range<u64>> {
-    let end = segment_bytes.checked_sub(u64::try_from(TRAILER_BYTES).ok()?)?;
-    Some(end.checked_sub(u64::from(footer_bytes))?..end)
 }
 
 /// Reads the runs that the footer of a segment names: `bytes` is the length of the object, `start`

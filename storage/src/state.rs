@@ -227,6 +227,9 @@ impl State {
             Command::ReplaceExtents { segment, bytes, level, replacements } => {
                 self.replace_extents(*segment, *bytes, *level, replacements)
             }
+            Command::ReplaceByFooter { footer, level, replacements } => {
+                self.replace_by_footer(footer, *level, replacements.as_deref(), applied)
+            }
             Command::RaiseHorizon { to } => {
                 self.segments.raise_horizon((*to).min(self.applied));
                 Outcome::Done

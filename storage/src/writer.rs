@@ -89,7 +89,7 @@ impl Default for WriterConfig {
             inline_zstd_level: None,
             put_attempts_max: 3,
             put_attempt_max: Duration::from_secs(5),
-            footer_bytes_min: Some(2 * 1024),
+            footer_bytes_min: Some(FooterRef::LEFT_BYTES_MIN),
             commit_bytes_max: 96 * 1024,
             inline_bytes_max: 0,
             inline_bytes_held_max: 16 * 1024 * 1024,

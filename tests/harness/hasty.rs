@@ -28,8 +28,12 @@ pub fn engine(
     seed: u64,
     snapshot_entries: u64,
     inline_bytes_max: usize,
-    life: LifeConfig,
+    mut life: LifeConfig,
 ) -> EngineConfig {
+    // Every second broker leaves all that it can to footers, the others nothing.
+    let footer_bytes_min = seed.is_multiple_of(2).then_some(0);
+    life.merger.footer_bytes_min = footer_bytes_min;
+    life.compactor.footer_bytes_min = footer_bytes_min;
     EngineConfig {
         address: address(number),
         seed,
@@ -45,8 +49,7 @@ pub fn engine(
             put_attempt_max: Duration::from_millis(500),
             segment_bytes_max: 2000,
             inline_bytes_max,
-            // Every second broker leaves all runs to footers, the others none.
-            footer_bytes_min: seed.is_multiple_of(2).then_some(0),
+            footer_bytes_min,
             ..WriterConfig::default()
         },
         // Small, so that blocks are read from the store and not only from memory.

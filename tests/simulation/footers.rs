@@ -1,17 +1,18 @@
-//! Commits that leave their runs to the footer of their segment: how it is had, what happens while
-//! it is not to be had, and for how long it is kept.
+//! Commands that leave what they say to a footer of their segment: how it is had, what happens
+//! while it is not to be had, and for how long it is kept.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use odradek_protocol::id::{Offset, TopicPartition};
+use odradek_protocol::id::TopicPartition;
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::{
     Command, CommandId, Entry, FooterRef, Incarnation, Outcome, Proposal, Rejection,
 };
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
+use odradek_storage::life::merger::MergerConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::log::{Freshness, LogRead, MetadataLog};
@@ -24,6 +25,7 @@ use odradek_storage::peer::memory::MemoryPeers;
 use odradek_storage::peer::{News, PeerMessage};
 use odradek_storage::port::fate::Control;
 use odradek_storage::segment::SegmentId;
+use odradek_storage::state::State;
 use odradek_storage::writer::WriterConfig;
 use odradek_tests::alone;
 use odradek_tests::world::{TOPIC, batch};
@@ -57,6 +59,21 @@ fn config(number: u64) -> EngineConfig {
     let machine =
         MachineConfig { append_attempt_max: Duration::from_secs(1), ..Default::default() };
     EngineConfig { writer, machine, ..alone::config(number) }
+}
+
+/// A footer that nobody has seen.
+fn some_footer(segment: SegmentId) -> FooterRef {
+    FooterRef { segment, segment_bytes: 1000, position: 800, bytes: 100, hash: 1 }
+}
+
+/// Merges as soon as there is a kilobyte.
+fn merging(footer_bytes_min: Option<u32>) -> MergerConfig {
+    MergerConfig {
+        interval: Duration::from_secs(1),
+        unit_bytes: 1000,
+        footer_bytes_min,
+        ..MergerConfig::default()
+    }
 }
 
 fn create() -> Command {
@@ -119,20 +136,24 @@ impl Place {
 
     /// What the log says of the newest commit.
     async fn last_footer(&self) -> (Lsn, FooterRef) {
-        let all = NonZeroUsize::new(10_000).unwrap();
-        let LogRead::Entries { slots, .. } =
-            self.log.read(Lsn::FIRST, all, Freshness::Latest).await.unwrap()
-        else {
-            panic!("trimmed")
-        };
         let commit = |entry: &Entry| {
             entry.proposals.iter().find_map(|it| match it.command {
                 Command::CommitByFooter { footer, runs: None } => Some((entry.lsn, footer)),
                 _ => None,
             })
         };
-        let entries = slots.iter().rev().map(|slot| Entry::decode(&slot.bytes).unwrap());
-        entries.into_iter().find_map(|entry| commit(&entry)).unwrap()
+        self.entries().await.iter().rev().find_map(commit).unwrap()
+    }
+
+    /// All that the log has, without what stands in footers.
+    async fn entries(&self) -> Vec<Entry> {
+        let all = NonZeroUsize::new(10_000).unwrap();
+        let LogRead::Entries { slots, .. } =
+            self.log.read(Lsn::FIRST, all, Freshness::Latest).await.unwrap()
+        else {
+            panic!("trimmed")
+        };
+        slots.iter().map(|slot| Entry::decode(&slot.bytes).unwrap()).collect()
     }
 
     async fn take_away(&self, key: &ObjectKey) -> Bytes {
@@ -170,6 +191,21 @@ impl Site {
 
     fn applied(&self) -> Lsn {
         self.engine.machine.read(|state| state.applied())
+    }
+
+    /// Appends until some of it is merged, and returns the segment where it is then.
+    async fn append_until_merged(&self) -> SegmentId {
+        let merged = |state: &State| {
+            let mut all = state.segments().referenced().iter();
+            all.find(|(_, refs)| refs.level > 0).map(|(id, _)| *id)
+        };
+        loop {
+            if let Some(segment) = self.engine.machine.read(merged) {
+                return segment;
+            }
+            self.append().await;
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn footers_read(&self) -> u64 {
@@ -222,6 +258,40 @@ async fn whoever_is_not_told_reads_them() {
     third.append().await;
     assert!(first.engine.machine.barrier().await.is_ok());
     third.assert_equal(&first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_merged_is_told_with_its_footers_and_read_by_who_is_not_told() {
+    for is_told in [true, false] {
+        let place = Place::new();
+        let [_, second] = place.pair().await;
+        let mut config = config(3);
+        config.life.merger = merging(Some(0));
+        let merger = place.start(3, config).await.unwrap();
+        assert!(second.engine.machine.barrier().await.is_ok());
+        place.room.lose(if is_told { 0.0 } else { 1.0 });
+        let before = second.footers_read();
+        for _ in 0..5 {
+            merger.append_until_merged().await;
+            let delete = Command::DeleteRecords { partition: PARTITION, before: None };
+            assert!(merger.engine.machine.propose(delete).await.is_ok());
+            sleep(2 * WAY).await;
+        }
+        assert!(second.engine.machine.barrier().await.is_ok());
+        second.assert_equal(&merger);
+        let entries = place.entries().await;
+        let commands = || entries.iter().flat_map(|it| &it.proposals).map(|it| &it.command);
+        let is_swap = |it: &&Command| matches!(it, Command::ReplaceByFooter { .. });
+        assert!(commands().filter(is_swap).count() >= 5);
+        let named = commands().filter(|it| is_swap(it) || is_commit(it)).count();
+        let read = usize::try_from(second.footers_read() - before).unwrap();
+        // Now and then it looks just before it is told.
+        assert!(if is_told { read < named / 4 } else { read == named }, "{read} of {named}");
+    }
+}
+
+fn is_commit(command: &Command) -> bool {
+    matches!(command, Command::CommitByFooter { .. })
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,7 +381,7 @@ async fn who_slept_past_a_footer_stops_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_is_turned_away_needs_no_footer() {
+async fn what_is_turned_away_needs_no_footer() {
     let place = Place::new();
     let [first, second] = place.pair().await;
     let began = first.applied();
@@ -321,13 +391,17 @@ async fn a_commit_that_is_turned_away_needs_no_footer() {
     place.room.lose(1.0);
     // Its segment was swept as an orphan, or never put.
     let segment = SegmentId { began, incarnation: first.incarnation(), counter: 77 };
-    let footer = FooterRef { segment, segment_bytes: 1000, bytes: 100, hash: 1 };
-    let late = Command::CommitByFooter { footer, runs: Some(Vec::new()) };
-    let outcome = first.engine.machine.propose(late).await;
-    assert!(
-        matches!(outcome, Ok(Outcome::Rejected(Rejection::SegmentTooOld { .. }))),
-        "{outcome:?}"
-    );
+    let footer = some_footer(segment);
+    for late in [
+        Command::CommitByFooter { footer, runs: Some(Vec::new()) },
+        Command::ReplaceByFooter { footer, level: 1, replacements: Some(Vec::new()) },
+    ] {
+        let outcome = first.engine.machine.propose(late).await;
+        assert!(
+            matches!(outcome, Ok(Outcome::Rejected(Rejection::SegmentTooOld { .. }))),
+            "{outcome:?}"
+        );
+    }
     first.append().await;
     assert!(second.engine.machine.barrier().await.is_ok());
     first.assert_equal(&second);
@@ -343,7 +417,7 @@ async fn what_another_is_asked_to_append_comes_with_its_footers() {
     place.room.lose(1.0);
     let id = CommandId { incarnation: second.incarnation(), counter: 1_000 };
     let segment = SegmentId { began: first.applied(), incarnation: id.incarnation, counter: 7 };
-    let footer = FooterRef { segment, segment_bytes: 1000, bytes: 100, hash: 1 };
+    let footer = some_footer(segment);
     let proposals =
         vec![Proposal { id, command: Command::CommitByFooter { footer, runs: Some(Vec::new()) } }];
     let before = first.applied();
@@ -373,20 +447,28 @@ fn eager(number: u64, snapshot_entries: u64) -> EngineConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_segment_is_kept_until_two_snapshots_have_its_commit() {
-    for leaves_to_footers in [true, false] {
+async fn a_segment_is_kept_until_two_snapshots_have_what_named_its_footer() {
+    for (leaves_to_footers, is_merged) in
+        [(true, false), (false, false), (true, true), (false, true)]
+    {
         let place = Place::new();
         let mut config = eager(1, 1_000_000);
-        config.writer.footer_bytes_min = leaves_to_footers.then_some(0);
+        // Of the two, that one only whose segment is looked at.
+        let least = leaves_to_footers.then_some(0);
+        config.writer.footer_bytes_min = least.filter(|_| !is_merged);
+        if is_merged {
+            config.life.merger = merging(least);
+        }
         let writer = place.start(1, config).await.unwrap();
         assert_eq!(writer.engine.machine.propose(create()).await, Ok(Outcome::Done));
-        writer.append().await;
-        let segment = writer
-            .engine
-            .machine
-            .read(|state| *state.segments().referenced().keys().next().unwrap());
-        let before = Some(Offset(1));
-        let delete = Command::DeleteRecords { partition: PARTITION, before };
+        let segment = if is_merged {
+            writer.append_until_merged().await
+        } else {
+            writer.append().await;
+            let first = |state: &State| *state.segments().referenced().keys().next().unwrap();
+            writer.engine.machine.read(first)
+        };
+        let delete = Command::DeleteRecords { partition: PARTITION, before: None };
         assert!(writer.engine.machine.propose(delete).await.is_ok());
         // Time passes, and the log moves on.
         for _ in 0..30 {

@@ -3,7 +3,7 @@
 //! Tags are never used twice. A field that this release does not know is skipped; a *command* it
 //! does not know is an error, and a broker that meets it stops: it is proposed only after the
 //! feature level was raised past what this release knows. Tags 21 to 29 of `Command` are reserved
-//! for transactions, 35 to 39 for the life of data, 41 to 49 for groups.
+//! for transactions, 36 to 39 for the life of data, 41 to 49 for groups.
 
 use bytes::Bytes;
 use odradek_protocol::id::{NodeId, Offset, ProducerId, TopicId, TopicPartition};
@@ -26,7 +26,7 @@ mod life;
 pub(crate) mod transactions;
 pub(crate) mod wire;
 
-pub(crate) use footer::{decode_footer, encode_footer};
+pub(crate) use footer::{decode_footer, decode_replacements, encode_footer, encode_replacements};
 
 /// The format of entries.
 pub const ENTRY_FORMAT: Format = Format { magic: *b"ODRL", version: 1 };
@@ -213,6 +213,9 @@ impl From<&Command> for wire::Command {
                 topics: topics.iter().map(|topic| topic.as_bytes().to_vec()).collect(),
             }),
             Command::CommitByFooter { footer, .. } => Self::CommitByFooter((*footer).into()),
+            Command::ReplaceByFooter { footer, level, .. } => {
+                Self::ReplaceByFooter(life::by_footer_to_wire(*footer, *level))
+            }
             Command::CommitInline { segment, content, runs } => {
                 Self::CommitInline(life::inline_to_wire(*segment, content, runs))
             }
@@ -379,9 +382,10 @@ fn command(command: wire::Command) -> Result<Command, CodecError> {
         wire::Command::PurgeTopics(purge) => Command::PurgeTopics {
             topics: purge.topics.iter().map(|it| topic_id(it)).collect::<Result<_, _>>()?,
         },
-        wire::Command::CommitByFooter(commit) => {
-            Command::CommitByFooter { footer: commit.try_into()?, runs: None }
+        wire::Command::CommitByFooter(footer) => {
+            Command::CommitByFooter { footer: footer.try_into()?, runs: None }
         }
+        wire::Command::ReplaceByFooter(replace) => life::by_footer_from_wire(replace)?,
         wire::Command::CommitInline(commit) => life::inline_from_wire(commit)?,
         wire::Command::ReplaceExtents(replace) => life::replace_from_wire(replace)?,
         wire::Command::RaiseHorizon(raise) => Command::RaiseHorizon { to: Lsn::new(raise.to) },

@@ -24,8 +24,8 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::rewriting::{self, RewriteError, rested_after};
-use crate::command::Replacement;
+use super::rewriting::{self, RewriteError, Rewritten, rested_after};
+use crate::command::{FooterRef, Replacement};
 use crate::counts::LifeCounts;
 use crate::machine::Machine;
 use crate::names::Names;
@@ -66,6 +66,9 @@ pub struct CompactorConfig {
     pub unreadable_pause_max: Duration,
     /// Level at which batches that came uncompressed are compressed, or none.
     pub zstd_level: Option<i32>,
+    /// What is replaced is left to footers of the new segment if it takes more bytes than this;
+    /// `None` if it never is.
+    pub footer_bytes_min: Option<u32>,
 }
 
 impl Default for CompactorConfig {
@@ -79,6 +82,7 @@ impl Default for CompactorConfig {
             bytes_per_second: 64 * 1024 * 1024,
             unreadable_pause_max: Duration::from_secs(10 * 60),
             zstd_level: Some(1),
+            footer_bytes_min: Some(FooterRef::LEFT_BYTES_MIN),
         }
     }
 }
@@ -289,15 +293,10 @@ impl Compactor {
             return Ok(());
         };
         let partitions: Vec<_> = replacements.iter().map(|it| it.partition).collect();
-        let bytes = if sink.is_empty() {
-            0
-        } else {
-            let object = sink.finish();
-            let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
-            rewriting::store(Arc::clone(&self.objects), id, object).await?;
-            bytes
-        };
-        let outcomes = rewriting::swap(&self.machine, id, bytes, LEVEL, replacements).await?;
+        let least = self.config.footer_bytes_min;
+        let rewritten = Rewritten::finish(sink, LEVEL, replacements, least);
+        let bytes = rewritten.bytes();
+        let outcomes = rewritten.swap_in(&self.objects, &self.machine).await?;
         let late = rewriting::count(&self.counts.compaction, bytes, &outcomes);
         for (partition, outcome) in partitions.iter().zip(outcomes) {
             if outcome.is_err() {
@@ -323,11 +322,9 @@ impl Compactor {
                 cleaned: Some(end),
             })
             .collect();
-        if moves.is_empty() {
-            return Ok(());
-        }
-        let none = self.names.next();
-        rewriting::swap(&self.machine, none, 0, LEVEL, moves).await.map(drop)
+        let none = SegmentSink::new(self.names.next(), 0, None);
+        let moved = Rewritten::finish(none, LEVEL, moves, None);
+        moved.swap_in(&self.objects, &self.machine).await.map(drop)
     }
 }
 

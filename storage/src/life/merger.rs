@@ -19,8 +19,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::rewriting::{self, Piece, RewriteError, rested_after};
-use crate::command::{NewExtent, Replacement};
+use super::rewriting::{self, Piece, RewriteError, Rewritten, rested_after};
+use crate::command::{FooterRef, NewExtent, Replacement};
 use crate::counts::LifeCounts;
 use crate::machine::Machine;
 use crate::names::Names;
@@ -55,6 +55,9 @@ pub struct MergerConfig {
     pub bytes_per_second: u64,
     /// Level at which batches that came uncompressed are compressed, or none.
     pub zstd_level: Option<i32>,
+    /// What is replaced is left to footers of the merged segment if it takes more bytes than this;
+    /// `None` if it never is.
+    pub footer_bytes_min: Option<u32>,
 }
 
 impl Default for MergerConfig {
@@ -68,6 +71,7 @@ impl Default for MergerConfig {
             gets_inflight_max: NonZeroUsize::new(8).expect("not zero"),
             bytes_per_second: 64 * 1024 * 1024,
             zstd_level: Some(1),
+            footer_bytes_min: Some(FooterRef::LEFT_BYTES_MIN),
         }
     }
 }
@@ -138,7 +142,6 @@ impl Merger {
     async fn merge(&mut self, unit: Unit) -> Result<(), RewriteError> {
         let inputs = unit.inputs.len();
         let id = self.names.next();
-        let level = unit.level;
         self.counts.merging.bytes_in.add(unit.bytes());
         let unit = Arc::new(unit);
         let mut merged = self.rewrite(id, &unit).await;
@@ -148,48 +151,45 @@ impl Merger {
                 merged = self.rewrite(id, &unit).await;
             }
         }
-        let Merged { object, replacements } = merged?;
-        let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
-        rewriting::store(Arc::clone(&self.objects), id, object).await?;
-        let (runs, counts) = (replacements.len(), &self.counts.merging);
-        let swapped = rewriting::swap(&self.machine, id, bytes, level, replacements).await?;
-        let late = rewriting::count(counts, bytes, &swapped);
+        let merged = merged?;
+        let bytes = merged.bytes();
+        let swapped = merged.swap_in(&self.objects, &self.machine).await?;
+        let late = rewriting::count(&self.counts.merging, bytes, &swapped);
+        let runs = swapped.len();
         tracing::info!(segment = %id, inputs, bytes, runs, late, "segments are merged");
         Ok(())
     }
 
-    async fn rewrite(&self, id: SegmentId, unit: &Arc<Unit>) -> Result<Merged, RewriteError> {
+    async fn rewrite(&self, id: SegmentId, unit: &Arc<Unit>) -> Result<Rewritten, RewriteError> {
         let at_once = self.config.gets_inflight_max;
         let mut objects = rewriting::read_all(&self.objects, &unit.stored(), at_once).await?;
         objects.extend(unit.inline());
-        let (unit, zstd_level) = (Arc::clone(unit), self.config.zstd_level);
-        off_the_workers(move || rewrite(id, &unit.runs, &objects, zstd_level)).await
+        let MergerConfig { zstd_level, footer_bytes_min, .. } = self.config;
+        let unit = Arc::clone(unit);
+        off_the_workers(move || {
+            let bytes = objects.values().map(Bytes::len).sum();
+            let mut sink = SegmentSink::new(id, bytes, zstd_level);
+            let replacements = rewrite(&mut sink, &unit.runs, &objects)?;
+            Ok(Rewritten::finish(sink, unit.level, replacements, footer_bytes_min))
+        })
+        .await
     }
 }
 
-/// A segment that is ready to be put, and what to replace by what is in it.
-struct Merged {
-    object: Bytes,
-    replacements: Vec<Replacement>,
-}
-
-/// Lays the batches of a unit out anew. Runs with the same extents, of a topic and its branches,
-/// come to lie in the same blocks.
+/// Lays the batches of a unit out anew, and says what they replace. Runs with the same extents, of
+/// a topic and its branches, come to lie in the same blocks.
 fn rewrite(
-    id: SegmentId,
+    sink: &mut SegmentSink,
     runs: &[Run],
     objects: &BTreeMap<SegmentId, Bytes>,
-    zstd_level: Option<i32>,
-) -> Result<Merged, RewriteError> {
-    let bytes = objects.values().map(Bytes::len).sum();
-    let mut sink = SegmentSink::new(id, bytes, zstd_level);
+) -> Result<Vec<Replacement>, RewriteError> {
     let mut done = BTreeMap::new();
     let mut replacements = Vec::with_capacity(runs.len());
     for run in runs {
         let extents = match done.get(&run.contents()) {
             Some(extents) => Vec::clone(extents),
             None => {
-                let extents = rewrite_run(&mut sink, run, objects)?;
+                let extents = rewrite_run(sink, run, objects)?;
                 done.insert(run.contents(), extents.clone());
                 extents
             }
@@ -197,7 +197,7 @@ fn rewrite(
         let Run { partition, from, to, inputs, .. } = *run;
         replacements.push(Replacement { partition, from, to, inputs, extents, cleaned: None });
     }
-    Ok(Merged { object: sink.finish(), replacements })
+    Ok(replacements)
 }
 
 fn rewrite_run(

@@ -12,9 +12,10 @@ use odradek_protocol::id::{Offset, ProducerId, TopicPartition};
 use odradek_protocol::record::{Codec, RecordBatch};
 use tokio::time::Instant;
 
+use crate::command::codec::encode_replacements;
 use crate::command::{
-    BatchProducer, BatchSummary, BatchTransaction, Command, NewExtent, Outcome, Rejection,
-    Replacement,
+    BatchProducer, BatchSummary, BatchTransaction, Command, FooterRef, NewExtent, Outcome,
+    Rejection, Replacement,
 };
 use crate::counts::RewriteCounts;
 use crate::machine::Machine;
@@ -25,10 +26,12 @@ use crate::segment::{
     BLOCK_BATCHES_MAX, BLOCK_CONTENT_BYTES_MAX, SegmentId, open_block, read_footer,
 };
 
-/// Replacements are proposed in pieces of about this many bytes.
+/// Replacements are proposed in pieces of about this many bytes in an entry, and in a footer. All
+/// else waits while a piece is applied, which takes some milliseconds for the longer ones.
 const PIECE_BYTES_MAX: usize = 96 * 1024;
+const FOOTER_PIECE_BYTES_MAX: usize = 256 * 1024;
 
-/// How many bytes one replacement takes in an entry, and each of its extents.
+/// How many bytes one replacement takes when it is stored, and each of its extents.
 const REPLACEMENT_BYTES: usize = 64;
 const EXTENT_BYTES: usize = 40;
 
@@ -160,9 +163,72 @@ fn producer(bytes: &Bytes) -> Option<BatchProducer> {
     })
 }
 
+/// A segment that is ready to be put, and the commands that swap in what lies in it. It is empty if
+/// nothing does.
+pub(crate) struct Rewritten {
+    id: SegmentId,
+    object: Bytes,
+    swaps: Vec<Command>,
+}
+
+impl Rewritten {
+    /// Finishes a segment. What it replaces is left to footers of it if that takes more than
+    /// `footer_bytes_min` bytes; `None` if it never is.
+    pub(crate) fn finish(
+        sink: SegmentSink,
+        level: u8,
+        replacements: Vec<Replacement>,
+        footer_bytes_min: Option<u32>,
+    ) -> Self {
+        let segment = sink.id();
+        let bytes: usize = replacements.iter().map(stored_bytes).sum();
+        let least = footer_bytes_min.and_then(|least| usize::try_from(least).ok());
+        if !sink.is_empty() && least.is_some_and(|least| bytes > least) {
+            let pieces = pieces(&replacements, FOOTER_PIECE_BYTES_MAX);
+            let footers: Vec<_> = pieces.iter().map(|it| encode_replacements(it)).collect();
+            let bytes_max = usize::try_from(FooterRef::BYTES_MAX).unwrap_or(usize::MAX);
+            if footers.iter().all(|footer| footer.len() <= bytes_max) {
+                let (object, footers) = sink.finish_with(&footers);
+                let swap = |(footer, piece): (FooterRef, &[Replacement])| {
+                    let replacements = Some(piece.to_vec());
+                    Command::ReplaceByFooter { footer, level, replacements }
+                };
+                let swaps = footers.into_iter().zip(pieces).map(swap).collect();
+                return Self { id: segment, object, swaps };
+            }
+        }
+        let object = if sink.is_empty() { Bytes::new() } else { sink.finish() };
+        let bytes = u64::try_from(object.len()).unwrap_or(u64::MAX);
+        let swap = |piece: &[Replacement]| {
+            let replacements = piece.to_vec();
+            Command::ReplaceExtents { segment, bytes, level, replacements }
+        };
+        let swaps = pieces(&replacements, PIECE_BYTES_MAX).into_iter().map(swap).collect();
+        Self { id: segment, object, swaps }
+    }
+
+    /// Length of the segment.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::try_from(self.object.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Puts the segment into the store, if there is one, and swaps in what lies in it. Returns what
+    /// became of each replacement.
+    pub(crate) async fn swap_in(
+        self,
+        objects: &Arc<dyn ObjectStore>,
+        machine: &Machine,
+    ) -> Result<Vec<Result<(), Rejection>>, RewriteError> {
+        if !self.object.is_empty() {
+            store(objects, self.id, self.object).await?;
+        }
+        swap(machine, self.swaps).await
+    }
+}
+
 /// Puts a segment into the store, reads it back and looks at every byte of it.
-pub(crate) async fn store(
-    objects: Arc<dyn ObjectStore>,
+async fn store(
+    objects: &Arc<dyn ObjectStore>,
     id: SegmentId,
     object: Bytes,
 ) -> Result<(), RewriteError> {
@@ -225,18 +291,13 @@ pub(crate) async fn read_all(
     stream::iter(reads).buffered(at_once.get()).try_collect().await
 }
 
-/// Swaps in what lies in a segment, in pieces if that is much. Returns what became of each
-/// replacement.
-pub(crate) async fn swap(
+/// Has replacements made, one command after the other. Returns what became of each.
+async fn swap(
     machine: &Machine,
-    segment: SegmentId,
-    bytes: u64,
-    level: u8,
-    replacements: Vec<Replacement>,
+    commands: Vec<Command>,
 ) -> Result<Vec<Result<(), Rejection>>, RewriteError> {
-    let mut all = Vec::with_capacity(replacements.len());
-    for replacements in pieces(replacements) {
-        let command = Command::ReplaceExtents { segment, bytes, level, replacements };
+    let mut all = Vec::new();
+    for command in commands {
         match machine.propose(command).await {
             Ok(Outcome::ExtentsReplaced(outcomes)) => all.extend(outcomes),
             _ => return Err(RewriteError::Log),
@@ -260,19 +321,21 @@ pub(crate) fn count(
     late
 }
 
-fn pieces(replacements: Vec<Replacement>) -> Vec<Vec<Replacement>> {
-    let mut pieces: Vec<Vec<Replacement>> = Vec::new();
+/// How many bytes a replacement takes when it is stored.
+fn stored_bytes(replacement: &Replacement) -> usize {
+    REPLACEMENT_BYTES + EXTENT_BYTES * replacement.extents.len()
+}
+
+/// Cuts replacements into pieces of about `bytes_max` each.
+fn pieces(replacements: &[Replacement], bytes_max: usize) -> Vec<&[Replacement]> {
     let mut bytes = 0;
-    for replacement in replacements {
-        let more = REPLACEMENT_BYTES + EXTENT_BYTES * replacement.extents.len();
-        bytes += more;
-        match pieces.last_mut() {
-            Some(piece) if bytes <= PIECE_BYTES_MAX => piece.push(replacement),
-            _ => {
-                bytes = more;
-                pieces.push(vec![replacement]);
-            }
+    let goes_on = |one: &Replacement, next: &Replacement| {
+        bytes += stored_bytes(one);
+        let goes_on = bytes + stored_bytes(next) <= bytes_max;
+        if !goes_on {
+            bytes = 0;
         }
-    }
-    pieces
+        goes_on
+    };
+    replacements.chunk_by(goes_on).collect()
 }

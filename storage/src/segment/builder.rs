@@ -155,9 +155,22 @@ impl SegmentSink {
     }
 
     /// The object.
-    pub fn finish(mut self) -> Bytes {
-        put_footer(&mut self.object, self.id, self.runs.iter());
-        self.object.freeze()
+    pub fn finish(self) -> Bytes {
+        self.finish_with(&[]).0
+    }
+
+    /// The object, with further footers that say this, and what names them.
+    pub(crate) fn finish_with(mut self, further: &[Vec<u8>]) -> (Bytes, Vec<FooterRef>) {
+        let mut positions = Vec::with_capacity(further.len());
+        for footer in further {
+            positions.push(u64::try_from(self.object.len()).unwrap_or(u64::MAX));
+            self.object.put_slice(footer);
+        }
+        let last = put_footer(&mut self.object, self.id, self.runs.iter());
+        let named = positions.iter().zip(further);
+        let named =
+            named.map(|(at, footer)| FooterRef::of(self.id, last.segment_bytes, *at, footer));
+        (self.object.freeze(), named.collect())
     }
 }
 
@@ -308,7 +321,7 @@ fn put_footer<'a>(
     object.put_u32(length(footer.len()));
     object.put_u32(crc32c::crc32c(&footer));
     object.put_slice(&FOOTER_MAGIC);
-    FooterRef::of(id, u64::try_from(object.len()).unwrap_or(u64::MAX), &footer)
+    FooterRef::of(id, u64::try_from(object.len()).unwrap_or(u64::MAX), blocks_end, &footer)
 }
 
 fn length(bytes: usize) -> u32 {

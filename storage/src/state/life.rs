@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 
-use super::State;
 use super::partition::{Content, Extent, Location, Partition};
 use super::segments::Committed;
 use super::topics::Topic;
-use crate::command::{Branch, NewExtent, Outcome, Rejection, Replacement};
+use super::{Applied, State};
+use crate::command::{Branch, FooterRef, NewExtent, Outcome, Rejection, Replacement};
 use crate::segment::SegmentId;
 
 impl State {
@@ -21,22 +21,58 @@ impl State {
         level: u8,
         replacements: &[Replacement],
     ) -> Outcome {
-        if let Err(rejection) = self.segments.admit(segment, bytes) {
+        if let Err(rejection) = self.admit_rewritten(segment, bytes) {
             return Outcome::Rejected(rejection);
         }
-        if self.segments.inline(segment).is_some() {
-            let why = "a segment that came with its commit is no object";
-            return Outcome::Rejected(Rejection::Malformed(why));
-        }
-        let outcomes = replacements
-            .iter()
-            .map(|replacement| self.replace(segment, bytes, level, replacement))
-            .collect();
+        let outcomes = self.replace_all(segment, bytes, level, replacements);
         if bytes > 0 {
             let committed = Committed { bytes, level, references: 0, by_footer: false };
             self.segments.commit(segment, committed, self.applied);
         }
-        Outcome::ExtentsReplaced(outcomes)
+        outcomes
+    }
+
+    /// Whether the segment is taken shows without the footer; what it replaces, with it alone.
+    pub(super) fn replace_by_footer(
+        &mut self,
+        footer: &FooterRef,
+        level: u8,
+        replacements: Option<&[Replacement]>,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let FooterRef { segment, segment_bytes: bytes, .. } = *footer;
+        if let Err(rejection) = self.admit_rewritten(segment, bytes) {
+            return Outcome::Rejected(rejection);
+        }
+        if replacements.is_none() {
+            applied.lacks = Some(segment);
+        }
+        let replacements = replacements.unwrap_or_default();
+        let outcomes = self.replace_all(segment, bytes, level, replacements);
+        let committed = Committed { bytes, level, references: 0, by_footer: true };
+        self.segments.commit(segment, committed, self.applied);
+        outcomes
+    }
+
+    fn admit_rewritten(&self, segment: SegmentId, bytes: u64) -> Result<(), Rejection> {
+        self.segments.admit(segment, bytes)?;
+        match self.segments.inline(segment) {
+            Some(_) => {
+                Err(Rejection::Malformed("a segment that came with its commit is no object"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn replace_all(
+        &mut self,
+        segment: SegmentId,
+        bytes: u64,
+        level: u8,
+        replacements: &[Replacement],
+    ) -> Outcome {
+        let replace = |replacement| self.replace(segment, bytes, level, replacement);
+        Outcome::ExtentsReplaced(replacements.iter().map(replace).collect())
     }
 
     fn replace(

@@ -4,8 +4,8 @@ use odradek_protocol::id::{Offset, TopicPartition};
 use odradek_storage::command::groups::{Assignment, ConsumerChange, MemberChange};
 use odradek_storage::command::{
     BatchSummary, BrokerAddress, Command, CommittedOffset, Committer, ConfigChange,
-    ConfigOperation, ConfigResource, GroupChange, Proposal, Replacement, Run, StagedOffsets,
-    TransactionChange,
+    ConfigOperation, ConfigResource, FooterRef, GroupChange, Proposal, Replacement, Run,
+    StagedOffsets, TransactionChange,
 };
 use odradek_storage::segment::SegmentId;
 use serde_json::{Map, Value, json};
@@ -122,16 +122,7 @@ fn tell_of_records(command: &Command, names: &Names) -> (&'static str, Map<Strin
                 "runs": runs.iter().map(|it| run(it, names)).collect::<Vec<_>>(),
             }),
         ),
-        Command::CommitByFooter { footer, .. } => (
-            "commit-by-footer",
-            json!({
-                "segment": footer.segment.to_string(),
-                "key": footer.segment.key().as_str(),
-                "bytes": footer.segment_bytes,
-                "footer_bytes": footer.bytes,
-                "footer_hash": format!("{:016x}", footer.hash),
-            }),
-        ),
+        Command::CommitByFooter { footer, .. } => ("commit-by-footer", footer_ref(footer)),
         Command::CommitInline { segment, content, runs } => (
             "commit-inline",
             json!({
@@ -150,6 +141,11 @@ fn tell_of_records(command: &Command, names: &Names) -> (&'static str, Map<Strin
                     replacements.iter().map(|it| replacement(it, names)).collect::<Vec<_>>(),
             }),
         ),
+        Command::ReplaceByFooter { footer, level, .. } => {
+            let mut what = footer_ref(footer);
+            put(&mut what, json!({ "level": level }));
+            ("replace-by-footer", what)
+        }
         Command::RaiseHorizon { to } => ("raise-horizon", json!({ "to": to.get() })),
         Command::ForgetSegments { segments } => (
             "forget-segments",
@@ -165,6 +161,17 @@ fn tell_of_records(command: &Command, names: &Names) -> (&'static str, Map<Strin
         other => ("unknown", json!({ "what": format!("{other:?}") })),
     };
     (kind, fields(what))
+}
+
+fn footer_ref(footer: &FooterRef) -> Value {
+    json!({
+        "segment": footer.segment.to_string(),
+        "key": footer.segment.key().as_str(),
+        "bytes": footer.segment_bytes,
+        "footer_position": footer.position,
+        "footer_bytes": footer.bytes,
+        "footer_hash": format!("{:016x}", footer.hash),
+    })
 }
 
 fn put(document: &mut Value, more: Value) {

@@ -1,13 +1,14 @@
-//! The stored form of a segment's footer, and of how an entry names it.
+//! The stored form of a segment's footers, and of how an entry names them.
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::{CodecError, wire};
-use crate::command::{FooterRef, Run};
+use crate::command::{FooterRef, Replacement, Run};
 use crate::segment::SegmentId;
 
-/// The stored form of a segment's footer: its commit, with the end of its last block for a length.
+/// The stored form of a segment's last footer: its commit, with the bytes before the footer for a
+/// length.
 pub(crate) fn encode_footer<'a>(
     segment: SegmentId,
     blocks_end: u64,
@@ -25,29 +26,42 @@ pub(crate) fn decode_footer(footer: Bytes) -> Result<(SegmentId, u64, Vec<Run>),
     Ok((segment, footer.bytes, runs))
 }
 
-impl From<FooterRef> for wire::CommitByFooter {
+/// The stored form of a footer that says what is replaced by what lies in its segment.
+pub(crate) fn encode_replacements(replacements: &[Replacement]) -> Vec<u8> {
+    let replacements = replacements.iter().map(Into::into).collect();
+    wire::Replacements { replacements }.encode_to_vec()
+}
+
+/// Reads what [`encode_replacements`] wrote.
+pub(crate) fn decode_replacements(footer: Bytes) -> Result<Vec<Replacement>, CodecError> {
+    wire::Replacements::decode(footer)?.replacements.into_iter().map(TryInto::try_into).collect()
+}
+
+impl From<FooterRef> for wire::FooterRef {
     fn from(footer: FooterRef) -> Self {
         Self {
             segment: Some(footer.segment.into()),
-            bytes: footer.segment_bytes,
-            footer_bytes: footer.bytes,
-            footer_hash: footer.hash,
+            segment_bytes: footer.segment_bytes,
+            position: footer.position,
+            bytes: footer.bytes,
+            hash: footer.hash,
         }
     }
 }
 
-impl TryFrom<wire::CommitByFooter> for FooterRef {
+impl TryFrom<wire::FooterRef> for FooterRef {
     type Error = CodecError;
 
-    fn try_from(stored: wire::CommitByFooter) -> Result<Self, CodecError> {
-        if stored.footer_bytes > Self::BYTES_MAX {
-            return Err(CodecError::Field("footer_bytes"));
+    fn try_from(stored: wire::FooterRef) -> Result<Self, CodecError> {
+        if stored.bytes > Self::BYTES_MAX {
+            return Err(CodecError::Field("bytes"));
         }
         Ok(Self {
             segment: stored.segment.ok_or(CodecError::Field("segment"))?.into(),
-            segment_bytes: stored.bytes,
-            bytes: stored.footer_bytes,
-            hash: stored.footer_hash,
+            segment_bytes: stored.segment_bytes,
+            position: stored.position,
+            bytes: stored.bytes,
+            hash: stored.hash,
         })
     }
 }

@@ -5,7 +5,7 @@ use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 
 use super::{CodecError, topic_id, wire};
 use crate::command::life::{Branch, NewBlock, NewExtent, Replacement};
-use crate::command::{Command, Run};
+use crate::command::{Command, FooterRef, Run};
 use crate::segment::SegmentId;
 
 pub(super) fn replace_to_wire(
@@ -32,6 +32,18 @@ pub(super) fn replace_from_wire(replace: wire::ReplaceExtents) -> Result<Command
             .into_iter()
             .map(TryInto::try_into)
             .collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn by_footer_to_wire(footer: FooterRef, level: u8) -> wire::ReplaceByFooter {
+    wire::ReplaceByFooter { footer: Some(footer.into()), level: u32::from(level) }
+}
+
+pub(super) fn by_footer_from_wire(replace: wire::ReplaceByFooter) -> Result<Command, CodecError> {
+    Ok(Command::ReplaceByFooter {
+        footer: replace.footer.ok_or(CodecError::Field("footer"))?.try_into()?,
+        level: u8::try_from(replace.level).map_err(|_| CodecError::Field("level"))?,
+        replacements: None,
     })
 }
 

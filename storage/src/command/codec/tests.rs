@@ -372,24 +372,36 @@ fn a_run_takes_at_most_64_bytes_of_an_entry() {
     assert!(taken[&false] < taken[&true]);
 }
 
-/// The stored form is for ever. Runs are no part of it.
+/// The stored form is for ever. What stands in the footer is no part of it.
 #[test]
-fn a_commit_by_footer_is_these_bytes() {
+fn commands_by_footer_are_these_bytes() {
     let segment = SegmentId { began: Lsn::new(300), incarnation: Incarnation(8), counter: 9 };
-    let footer = FooterRef { segment, segment_bytes: 8_000_000, bytes: 30_000, hash: 7 };
-    let command = Command::CommitByFooter { footer, runs: Some(Vec::new()) };
-    let stored = wire::Proposal { id: None, command: Some((&command).into()) }.encode_to_vec();
-    let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
-    let expected = "9202220a0e08ac0211080000000000000018091080a4e80318b0ea012107\
-         00000000000000";
-    assert_eq!(hex, expected);
-    assert_eq!(
-        Entry::decode(&foreign_command((&command).into())).unwrap().proposals[0].command,
-        Command::CommitByFooter { footer, runs: None }
-    );
+    let (segment_bytes, position) = (8_000_000, 7_900_000);
+    let footer = FooterRef { segment, segment_bytes, position, bytes: 30_000, hash: 7 };
+    let commit = |runs| Command::CommitByFooter { footer, runs };
+    let replace = |replacements| Command::ReplaceByFooter { footer, level: 2, replacements };
+    let named = "0a0e08ac0211080000000000000018091080a4e80318b0ea0121070000000000000028e096e203";
+    let both = [
+        (commit(Some(Vec::new())), commit(None), format!("920227{named}")),
+        (replace(Some(Vec::new())), replace(None), format!("9a022b0a27{named}1002")),
+    ];
+    for (command, read, expected) in both {
+        let stored = wire::Proposal { id: None, command: Some((&command).into()) }.encode_to_vec();
+        let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+        let entry = Entry::decode(&foreign_command((&command).into())).unwrap();
+        assert_eq!(entry.proposals[0].command, read);
+    }
     let long = FooterRef { bytes: FooterRef::BYTES_MAX + 1, ..footer };
-    assert_eq!(
-        Entry::decode(&foreign_command(wire::Command::CommitByFooter(long.into()))),
-        Err(CodecError::Field("footer_bytes"))
-    );
+    let too_long = wire::ReplaceByFooter { footer: Some(long.into()), level: 1 };
+    let nameless = wire::ReplaceByFooter { footer: None, level: 1 };
+    let too_often = wire::ReplaceByFooter { footer: Some(footer.into()), level: 256 };
+    for (command, field) in [
+        (wire::Command::CommitByFooter(long.into()), "bytes"),
+        (wire::Command::ReplaceByFooter(too_long), "bytes"),
+        (wire::Command::ReplaceByFooter(nameless), "footer"),
+        (wire::Command::ReplaceByFooter(too_often), "level"),
+    ] {
+        assert_eq!(Entry::decode(&foreign_command(command)), Err(CodecError::Field(field)));
+    }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Proposal {
     #[prost(
         oneof = "Command",
         tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 31, 32, \
-                33, 34, 40"
+                33, 34, 35, 40"
     )]
     pub command: Option<Command>,
 }
@@ -109,7 +109,9 @@ pub(crate) enum Command {
     #[prost(message, tag = "33")]
     PurgeTopics(PurgeTopics),
     #[prost(message, tag = "34")]
-    CommitByFooter(CommitByFooter),
+    CommitByFooter(FooterRef),
+    #[prost(message, tag = "35")]
+    ReplaceByFooter(ReplaceByFooter),
     #[prost(message, tag = "40")]
     ChangeGroup(ChangeGroup),
 }
@@ -246,15 +248,17 @@ pub(crate) struct CommitSegment {
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(crate) struct CommitByFooter {
+pub(crate) struct FooterRef {
     #[prost(message, optional, tag = "1")]
     pub segment: Option<SegmentId>,
     #[prost(uint64, tag = "2")]
-    pub bytes: u64,
+    pub segment_bytes: u64,
     #[prost(uint32, tag = "3")]
-    pub footer_bytes: u32,
+    pub bytes: u32,
     #[prost(fixed64, tag = "4")]
-    pub footer_hash: u64,
+    pub hash: u64,
+    #[prost(uint64, tag = "5")]
+    pub position: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -12,8 +12,7 @@ use tokio::time::timeout;
 
 use super::{Driver, Stop, is_heartbeat, slept};
 use crate::check;
-use crate::command::footer::fill;
-use crate::command::{Command, Entry, EntryHash, Outcome, Rejection};
+use crate::command::{Entry, EntryHash, Outcome, Rejection};
 use crate::footers;
 use crate::invariant::InvariantId;
 use crate::log::Slot;
@@ -90,12 +89,12 @@ impl Driver {
     /// Fills in what is known without asking the store: what was sent along, and what we wrote.
     fn fill(&self, entry: &mut Entry, sent: &[Bytes]) {
         footers::unpack(&mut entry.proposals, sent);
-        fill(&mut entry.proposals, |named| {
-            self.pending.values().find_map(|queued| match &queued.command {
-                Command::CommitByFooter { footer, runs } if footer == named => runs.clone(),
-                _ => None,
-            })
-        });
+        let ours = entry.proposals.iter_mut().filter(|it| it.id.incarnation == self.incarnation);
+        for proposal in ours.filter(|it| it.command.footer().is_some()) {
+            if let Some(queued) = self.pending.get(&proposal.id.counter) {
+                proposal.command.fill_from(&queued.command);
+            }
+        }
     }
 
     /// A footer is not there that the entry at `lsn` needs. Is it no longer?

@@ -294,6 +294,7 @@ impl Model {
             | Command::PurgeTopics { .. }
             | Command::CommitInline { .. }
             | Command::ReplaceExtents { .. }
+            | Command::ReplaceByFooter { .. }
             | Command::RaiseHorizon { .. }
             | Command::ForgetSegments { .. }
             | Command::ExpireRecords { .. } => self.live(command),

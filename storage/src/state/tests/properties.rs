@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::chain::{self, Chain, begun, create_topic, propose};
 use super::model::{Model, without_texts};
 use super::strategies::{self, Numbers, Step};
-use crate::command::footer::fill;
 use crate::command::{
     BatchOutcome, BatchProducer, BatchSummary, BatchTransaction, Command, Entry, EntryHash,
     Incarnation, Outcome, Proposal, Rejection, Replacement, RunOutcome,
@@ -45,7 +44,10 @@ pub(super) fn entries(steps: &[Step]) -> Vec<(Entry, EntryHash)> {
 fn replacements(entries: &[(Entry, EntryHash)]) -> impl Iterator<Item = &Replacement> {
     let proposals = entries.iter().flat_map(|(entry, _)| &entry.proposals);
     proposals.flat_map(|proposal| match &proposal.command {
-        Command::ReplaceExtents { replacements, .. } => replacements.as_slice(),
+        Command::ReplaceExtents { replacements, .. }
+        | Command::ReplaceByFooter { replacements: Some(replacements), .. } => {
+            replacements.as_slice()
+        }
         _ => &[],
     })
 }
@@ -80,8 +82,12 @@ proptest! {
     }
 
     #[test]
-    fn a_footer_is_needed_where_its_commit_is_taken_and_nowhere_else(
-        steps in prop_oneof![strategies::steps(40), strategies::transaction_steps(30)],
+    fn a_footer_is_needed_where_its_segment_is_taken_and_nowhere_else(
+        steps in prop_oneof![
+            strategies::steps(40),
+            strategies::transaction_steps(30),
+            strategies::life_steps(30),
+        ],
     ) {
         let (_, mut state, _) = begun();
         for (entry, hash) in &entries(&steps)[1..] {
@@ -93,8 +99,9 @@ proptest! {
             }
             let applied = state.apply(entry, *hash).unwrap();
             let is_taken = |(proposal, outcome): (&Proposal, &Outcome)| {
-                let is_by_footer = matches!(proposal.command, Command::CommitByFooter { .. });
-                is_by_footer && matches!(outcome, Outcome::SegmentCommitted(_))
+                let is_taken =
+                    matches!(outcome, Outcome::SegmentCommitted(_) | Outcome::ExtentsReplaced(_));
+                is_taken && proposal.command.footer().is_some()
             };
             let taken = entry.proposals.iter().zip(&applied.outcomes).any(is_taken);
             prop_assert_eq!(is_needed, taken);
@@ -215,11 +222,9 @@ proptest! {
             let bytes = entry.encode();
             prop_assert_eq!(EntryHash::of(&bytes), *hash);
             let mut stored = Entry::decode(&bytes).unwrap();
-            let mut footers = entry.proposals.iter().filter_map(|it| match &it.command {
-                Command::CommitByFooter { runs, .. } => Some(runs.clone()),
-                _ => None,
-            });
-            fill(&mut stored.proposals, |_| footers.next().unwrap());
+            for (stored, whole) in stored.proposals.iter_mut().zip(&entry.proposals) {
+                stored.command.fill_from(&whole.command);
+            }
             read_back.push((stored, *hash));
         }
         let (mut one, mut other) = (State::new(), State::new());

@@ -208,8 +208,10 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
 /// The entry as it is read from the log: without what stands in footers.
 pub(crate) fn without_footers(mut entry: Entry) -> Entry {
     for proposal in &mut entry.proposals {
-        if let Command::CommitByFooter { runs, .. } = &mut proposal.command {
-            *runs = None;
+        match &mut proposal.command {
+            Command::CommitByFooter { runs, .. } => *runs = None,
+            Command::ReplaceByFooter { replacements, .. } => *replacements = None,
+            _ => {}
         }
     }
     entry
@@ -312,13 +314,18 @@ fn commit() -> impl Strategy<Value = Command> {
     (segment_id(), bytes, prop::collection::vec(run(), 0..4), prop::bool::weighted(0.3)).prop_map(
         |(segment, bytes, runs, is_by_footer)| {
             if is_by_footer {
-                let footer = FooterRef { segment, segment_bytes: bytes, bytes: 9, hash: 7 };
+                let footer = footer_of(segment, bytes);
                 Command::CommitByFooter { footer, runs: Some(runs) }
             } else {
                 Command::CommitSegment { segment, bytes, runs }
             }
         },
     )
+}
+
+/// Some footer of a segment of so many bytes.
+fn footer_of(segment: SegmentId, segment_bytes: u64) -> FooterRef {
+    FooterRef { segment, segment_bytes, position: 40, bytes: 9, hash: 7 }
 }
 
 fn run() -> impl Strategy<Value = Run> {

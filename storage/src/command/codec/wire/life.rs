@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{DeleteRecords, Run, SegmentId};
+use super::{DeleteRecords, FooterRef, Run, SegmentId};
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct RaiseHorizon {
@@ -37,6 +37,21 @@ pub(crate) struct ReplaceExtents {
     #[prost(uint32, tag = "3")]
     pub level: u32,
     #[prost(message, repeated, tag = "4")]
+    pub replacements: Vec<Replacement>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct ReplaceByFooter {
+    #[prost(message, optional, tag = "1")]
+    pub footer: Option<FooterRef>,
+    #[prost(uint32, tag = "2")]
+    pub level: u32,
+}
+
+/// What stands in a footer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Replacements {
+    #[prost(message, repeated, tag = "1")]
     pub replacements: Vec<Replacement>,
 }
 

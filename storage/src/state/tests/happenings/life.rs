@@ -21,7 +21,11 @@ impl Happened {
     fn lived(&mut self, before: &State, proposal: &Proposal, outcome: &Outcome, after: &State) {
         match (&proposal.command, outcome) {
             (_, Outcome::Rejected(Rejection::BrokerFenced(_)) | Outcome::Repeated) => {}
-            (Command::ReplaceExtents { replacements, .. }, Outcome::ExtentsReplaced(outcomes)) => {
+            (
+                Command::ReplaceExtents { replacements, .. }
+                | Command::ReplaceByFooter { replacements: Some(replacements), .. },
+                Outcome::ExtentsReplaced(outcomes),
+            ) => {
                 for (replacement, outcome) in replacements.iter().zip(outcomes) {
                     self.replaced(before, replacement, outcome.as_ref().err(), after);
                 }
@@ -83,7 +87,10 @@ impl Happened {
             (Command::CommitSegment { segment, .. }, _) => {
                 self.count("a second part", before.segments().is_known(*segment));
             }
-            (Command::ReplaceExtents { .. }, Outcome::Rejected(rejection)) => {
+            (
+                Command::ReplaceExtents { .. } | Command::ReplaceByFooter { .. },
+                Outcome::Rejected(rejection),
+            ) => {
                 let is_old = matches!(rejection, Rejection::SegmentTooOld { .. });
                 self.count("a merge that is too old", is_old);
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use odradek_protocol::id::{Offset, TopicId, TopicPartition};
 
 use super::{Model, ModelPartition, ModelSegment, ModelTopic, compare_partition, find, malformed};
-use crate::command::{Branch, Command, NewExtent, Outcome, Rejection, Replacement};
+use crate::command::{Branch, Command, FooterRef, NewExtent, Outcome, Rejection, Replacement};
 use crate::lsn::Lsn;
 use crate::segment::SegmentId;
 use crate::state::State;
@@ -113,6 +113,12 @@ impl Model {
             Command::ReplaceExtents { segment, bytes, level, replacements } => {
                 self.replace(*segment, *bytes, *level, replacements)
             }
+            Command::ReplaceByFooter { footer, level, replacements } => {
+                let FooterRef { segment, segment_bytes: bytes, .. } = *footer;
+                let outcome = self.replace(segment, bytes, *level, replacements.as_ref().unwrap());
+                self.note_footer(segment, &outcome);
+                outcome
+            }
             Command::RaiseHorizon { to } => {
                 self.horizon = self.horizon.max(*to.min(&self.lsn));
                 Outcome::Done
@@ -152,9 +158,9 @@ impl Model {
         None
     }
 
-    /// A commit has left its runs to the footer of a segment: it is kept for that.
+    /// A command has left what it says to a footer of a segment: it is kept for that.
     pub(super) fn note_footer(&mut self, id: SegmentId, outcome: &Outcome) {
-        if let Outcome::SegmentCommitted(_) = outcome {
+        if let Outcome::SegmentCommitted(_) | Outcome::ExtentsReplaced(_) = outcome {
             let lsn = self.lsn;
             let segment = self.segments.get_mut(&id).unwrap();
             segment.by_footer = true;

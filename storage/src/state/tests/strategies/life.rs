@@ -14,7 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{configs, partition, segment_id, transactions};
+use super::{configs, footer_of, partition, segment_id, transactions};
 use crate::command::{
     Branch, Command, ConfigChange, ConfigOperation, ConfigResource, NewBlock, NewExtent,
     Replacement, Run,
@@ -171,9 +171,16 @@ fn replace_with(offset: BoxedStrategy<i64>) -> impl Strategy<Value = Command> {
         },
     );
     let segment = prop_oneof![24 => segment_here(), 1 => segment_id()];
-    (segment, 1..3_u8, vec(replacement, 1..4)).prop_map(|(segment, level, replacements)| {
-        Command::ReplaceExtents { segment, bytes: 5000, level, replacements }
-    })
+    (segment, 1..3_u8, vec(replacement, 1..4), prop::bool::weighted(0.3)).prop_map(
+        |(segment, level, replacements, is_by_footer)| {
+            if is_by_footer {
+                let footer = footer_of(segment, 5000);
+                Command::ReplaceByFooter { footer, level, replacements: Some(replacements) }
+            } else {
+                Command::ReplaceExtents { segment, bytes: 5000, level, replacements }
+            }
+        },
+    )
 }
 
 fn new_extent() -> impl Strategy<Value = NewExtent> {
@@ -254,6 +261,12 @@ pub(super) fn inform(command: &mut Command, states: &[State]) {
             if !replacements.iter().any(is_object) {
                 *bytes = 0;
             }
+        }
+        Command::ReplaceByFooter { footer, replacements: Some(replacements), .. } => {
+            footer.segment = segment_of(footer.segment, now);
+            footer.segment_bytes =
+                now.segments().bytes_of(footer.segment).unwrap_or(footer.segment_bytes);
+            replacements.iter_mut().for_each(|replacement| inform_replacement(replacement, states));
         }
         Command::RaiseHorizon { to } => {
             *to = Lsn::new(now.applied().get().wrapping_sub(to.get()));
