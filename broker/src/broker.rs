@@ -123,7 +123,7 @@ impl Broker {
                 inline_zstd_level: puts_are_charged.then_some(1),
                 ..WriterConfig::default()
             },
-            reader: ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() },
+            reader: reader(&config, puts_are_charged),
             life: config.life.to_engine(footer_bytes_min),
         };
         let peers: Arc<dyn PeerLink> =
@@ -263,6 +263,16 @@ impl std::fmt::Debug for Broker {
 fn uploads_inflight_max(linger_ms: u32) -> usize {
     const SLOW_PUT_MS: u32 = 400;
     usize::try_from(SLOW_PUT_MS / linger_ms).unwrap_or(usize::MAX).clamp(8, 64)
+}
+
+fn reader(config: &Config, gets_are_charged: bool) -> ReaderConfig {
+    let default = ReaderConfig { cache_bytes_max: config.cache_bytes, ..ReaderConfig::default() };
+    if !gets_are_charged {
+        return default;
+    }
+    // A request takes tens of milliseconds and costs as much as the processor time that some
+    // megabytes take: few of them are worth a wait, and bytes that nobody wants.
+    ReaderConfig { gather: Duration::from_millis(3), range_gap_max: 1024 * 1024, ..default }
 }
 
 fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {

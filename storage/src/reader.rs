@@ -24,6 +24,8 @@ mod batches;
 mod blocks;
 mod boundaries;
 mod lane;
+mod ranges;
+mod spans;
 mod timestamps;
 
 pub use blocks::Blocks;
@@ -50,6 +52,9 @@ pub struct ReaderConfig {
     pub range_bytes_max: u64,
     /// Blocks count as neighbours if no more than this many bytes lie between them.
     pub range_gap_max: u64,
+    /// How long a read at the tail waits for others of the same segment, to be one range with them;
+    /// zero if none does.
+    pub gather: std::time::Duration,
     /// How often a range is tried, and how long each try may take.
     pub get_attempts_max: u32,
     /// See `get_attempts_max`.
@@ -65,6 +70,7 @@ impl Default for ReaderConfig {
             catch_up_opens_max: half_of_the_processors(),
             range_bytes_max: 8 * 1024 * 1024,
             range_gap_max: 64 * 1024,
+            gather: std::time::Duration::ZERO,
             get_attempts_max: 3,
             get_attempt_max: std::time::Duration::from_secs(5),
         }
@@ -75,6 +81,11 @@ impl ReaderConfig {
     /// How much of `cache_bytes_max` is for readers that are far behind.
     fn catch_up_bytes_max(&self) -> u64 {
         self.cache_bytes_max / 4
+    }
+
+    /// How much of it is for parts of segments as they were read, where reads gather.
+    fn spans_bytes_max(&self) -> u64 {
+        if self.gather.is_zero() { 0 } else { self.cache_bytes_max / 4 }
     }
 }
 

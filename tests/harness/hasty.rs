@@ -52,10 +52,20 @@ pub fn engine(
             footer_bytes_min,
             ..WriterConfig::default()
         },
-        // Small, so that blocks are read from the store and not only from memory.
-        reader: ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() },
+        reader: reader(seed / 2 % 2 == 0),
         life,
     }
+}
+
+/// Holds little in memory, so that blocks are read from the store as well.
+fn reader(gathers: bool) -> ReaderConfig {
+    let default = ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() };
+    if gathers {
+        // Of which a quarter is room for two segments as they are read.
+        let gather = Duration::from_millis(2);
+        return ReaderConfig { gather, cache_bytes_max: 16 * 1024, ..default };
+    }
+    default
 }
 
 /// Where the broker that is started as number `number` can be reached.

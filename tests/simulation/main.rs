@@ -19,6 +19,7 @@ mod offices;
 mod protocol;
 mod seeds;
 mod swarm;
+mod tail;
 mod told;
 mod transactions;
 mod trims;

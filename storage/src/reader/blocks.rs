@@ -1,14 +1,16 @@
 //! Blocks: in memory, on their way, or in the store.
 //!
 //! However many readers want a block, it is read once: the first opens a flight, the others join
-//! it. Blocks that lie close together in a segment are read by one range. What the writer has just
-//! uploaded is put here by it, so a consumer at the tail costs no read at all. Who is far behind it
-//! has a [`Lane`] of its own.
+//! it. Blocks that lie close together in a segment are read by one range. All who wait at the tail
+//! are woken by the same commit and want blocks of the same segment: a flight at the tail leaves a
+//! moment later, with what has been asked for of its segment until then. What the writer has just
+//! uploaded is put here by it, so a consumer at the tail of its own broker costs no read at all.
+//! Who is far behind it has a [`Lane`] of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -16,38 +18,36 @@ use futures::future::{BoxFuture, Shared, join_all};
 use odradek_protocol::id::TopicPartition;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use xxhash_rust::xxh3::Xxh3Builder;
 
 use super::lane::{Lane, Queue};
+use super::ranges::{Ranges, open_one, stored_bytes};
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
-use crate::offload::off_the_workers;
-use crate::segment::{SegmentId, open_block};
+use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::partition::{Extent, Location, Partition};
-
-/// A range of up to this many bytes is opened by whoever has read it.
-const OPENED_AT_ONCE_MAX: usize = 64 * 1024;
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockKey {
-    segment: SegmentId,
-    position: u64,
+    pub(super) segment: SegmentId,
+    pub(super) position: u64,
 }
 
 /// A block that somebody wants to read.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    key: BlockKey,
+    pub(super) key: BlockKey,
     /// Who stands in its header.
-    owner: TopicPartition,
-    stored_bytes: u32,
+    pub(super) owner: TopicPartition,
+    pub(super) stored_bytes: u32,
+    /// Length of the segment.
+    pub(super) segment_bytes: u64,
     /// The object, if the state holds it itself.
     inline: Option<Bytes>,
-    lane: Lane,
+    pub(super) lane: Lane,
 }
 
 /// An extent, with the block that it lies in.
@@ -71,6 +71,7 @@ impl Located {
             key: BlockKey { segment: location.segment, position: location.position },
             owner: partition.owner(own, extent.base),
             stored_bytes: location.stored_bytes,
+            segment_bytes: state.segments().bytes_of(location.segment).unwrap_or(0),
             inline: state.segments().inline(location.segment).cloned(),
             lane: Lane::Tail,
         });
@@ -95,14 +96,33 @@ impl Located {
 /// The content of a block, or why it can't be had.
 pub(crate) type BlockRead = Result<Bytes, String>;
 
-/// Several blocks of one segment, read by one range.
+/// Several blocks of one segment, read together.
 type Flight = Shared<BoxFuture<'static, Arc<BTreeMap<BlockKey, BlockRead>>>>;
 
 /// Blocks of which some are there and others on their way.
 #[must_use]
 pub(super) struct Opened {
     loaded: BTreeMap<BlockKey, BlockRead>,
-    flights: Vec<Flight>,
+    boarded: Boarded,
+}
+
+/// Flights, and which of their blocks are wanted.
+type Boarded = Vec<(Flight, Vec<BlockKey>)>;
+
+/// Blocks on their way.
+#[derive(Default)]
+struct Flights {
+    aloft: BTreeMap<BlockKey, Flight>,
+    /// Flights that have not left yet, of which there is one for a segment.
+    boarding: BTreeMap<SegmentId, (Flight, Vec<Wanted>)>,
+}
+
+/// What a flight carries.
+enum Cargo {
+    /// These blocks of one segment.
+    Blocks(Vec<Wanted>),
+    /// What is asked for of this segment until it leaves.
+    Gathered(SegmentId),
 }
 
 /// The blocks of the cluster, as this broker sees them. Cheap to clone.
@@ -112,16 +132,14 @@ pub struct Blocks {
 }
 
 struct Inner {
-    objects: Arc<dyn ObjectStore>,
-    config: ReaderConfig,
+    ranges: Arc<Ranges>,
+    /// See [`ReaderConfig`].
+    gather: Duration,
     /// What is read at the tail.
     cache: Cache<BlockKey, Bytes, ByBytes, Xxh3Builder>,
     /// What is read by those who catch up.
     queue: Queue,
-    flights: Mutex<BTreeMap<BlockKey, Flight>>,
-    gets: Semaphore,
-    catch_up_gets: Semaphore,
-    catch_up_opens: Semaphore,
+    flights: Mutex<Flights>,
 }
 
 #[derive(Clone)]
@@ -134,7 +152,8 @@ impl Weighter<BlockKey, Bytes> for ByBytes {
 }
 
 impl Wanted {
-    fn end(&self) -> u64 {
+    /// The byte behind it.
+    pub(super) fn end(&self) -> u64 {
         self.key.position.saturating_add(u64::from(self.stored_bytes))
     }
 }
@@ -154,7 +173,8 @@ pub(super) fn content<'a>(
 
 impl Blocks {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
-        let cache_bytes = config.cache_bytes_max - config.catch_up_bytes_max();
+        let others = config.catch_up_bytes_max() + config.spans_bytes_max();
+        let cache_bytes = config.cache_bytes_max - others;
         let items = usize::try_from(cache_bytes / (64 * 1024)).unwrap_or(usize::MAX);
         // A fixed number of shards and a fixed hash: what is evicted when must not differ between
         // two runs of a simulation.
@@ -167,14 +187,11 @@ impl Blocks {
         let cache =
             Cache::with_options(options, ByBytes, Xxh3Builder::new(), DefaultLifecycle::default());
         let inner = Inner {
-            objects,
             cache,
             queue: Queue::new(config.catch_up_bytes_max()),
             flights: Mutex::default(),
-            gets: Semaphore::new(config.gets_inflight_max),
-            catch_up_gets: Semaphore::new(config.catch_up_gets_inflight_max),
-            catch_up_opens: Semaphore::new(config.catch_up_opens_max),
-            config,
+            gather: config.gather,
+            ranges: Arc::new(Ranges::new(objects, config)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -210,8 +227,8 @@ impl Blocks {
                 None => true,
             },
         });
-        let flights = if wanted.is_empty() { Vec::new() } else { self.board(&wanted) };
-        Opened { loaded, flights }
+        let boarded = if wanted.is_empty() { Vec::new() } else { self.board(&wanted) };
+        Opened { loaded, boarded }
     }
 
     /// Begins to read what will be wanted soon, unless most of it is there or on its way: many
@@ -220,19 +237,16 @@ impl Blocks {
         if wanted.is_empty() {
             return;
         }
-        let count = |wanted: &[Wanted]| -> u64 {
-            wanted.iter().map(|block| u64::from(block.stored_bytes)).sum()
-        };
-        let all = count(&wanted);
+        let all = stored_bytes(&wanted);
         {
             let flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
             wanted.retain(|block| {
                 block.inline.is_none()
-                    && !flights.contains_key(&block.key)
+                    && !flights.aloft.contains_key(&block.key)
                     && self.inner.in_memory(&block.key).is_none()
             });
         }
-        if !wanted.is_empty() && count(&wanted) * 2 >= all {
+        if !wanted.is_empty() && stored_bytes(&wanted) * 2 >= all {
             wanted.sort_by_key(|block| block.key);
             wanted.dedup_by_key(|block| block.key);
             self.board(&wanted);
@@ -240,40 +254,65 @@ impl Blocks {
     }
 
     /// Joins the flights that carry these blocks, and opens new ones for the rest.
-    fn board(&self, wanted: &[Wanted]) -> Vec<Flight> {
-        let mut boarded = Vec::new();
+    fn board(&self, wanted: &[Wanted]) -> Boarded {
+        let mut boarded = Boarded::new();
+        let mut join = |flight: Flight, block: &Wanted| match boarded.last_mut() {
+            Some((last, keys)) if last.ptr_eq(&flight) => keys.push(block.key),
+            _ => boarded.push((flight, vec![block.key])),
+        };
         let mut rest = Vec::new();
         let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let gathers = !self.inner.gather.is_zero();
         for block in wanted {
-            match flights.get(&block.key) {
-                Some(flight) => boarded.push(flight.clone()),
+            match flights.aloft.get(&block.key) {
+                Some(flight) => join(flight.clone(), block),
+                None if gathers && matches!(block.lane, Lane::Tail) => {
+                    join(self.gather(&mut flights, block), block);
+                }
                 None => rest.push(block.clone()),
             }
         }
-        for group in self.inner.group(&rest) {
-            let flight = self.fly(group.clone());
+        for group in self.inner.ranges.group(&rest) {
+            let flight = self.fly(Cargo::Blocks(group.clone()));
             for block in &group {
-                flights.insert(block.key, flight.clone());
+                flights.aloft.insert(block.key, flight.clone());
+                join(flight.clone(), block);
             }
-            boarded.push(flight);
         }
         drop(flights);
         boarded
     }
 
-    fn fly(&self, group: Vec<Wanted>) -> Flight {
+    /// Puts a block on the next flight of its segment.
+    fn gather(&self, flights: &mut Flights, block: &Wanted) -> Flight {
+        let segment = block.key.segment;
+        let (flight, cargo) = flights
+            .boarding
+            .entry(segment)
+            .or_insert_with(|| (self.fly(Cargo::Gathered(segment)), Vec::new()));
+        cargo.push(block.clone());
+        let flight = flight.clone();
+        flights.aloft.insert(block.key, flight.clone());
+        flight
+    }
+
+    fn fly(&self, cargo: Cargo) -> Flight {
         let inner = Arc::clone(&self.inner);
         let flight = async move {
-            let blocks = inner.read(&group).await;
+            let wanted = match cargo {
+                Cargo::Blocks(wanted) => wanted,
+                Cargo::Gathered(segment) => inner.depart(segment).await,
+            };
+            let blocks = inner.ranges.read_all(&wanted).await;
             let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            for block in &group {
+            for block in &wanted {
                 if let Some(Ok(content)) = blocks.get(&block.key) {
                     match block.lane {
                         Lane::Tail => inner.cache.insert(block.key, content.clone()),
                         Lane::CatchUp => inner.queue.insert(block.key, content.clone()),
                     }
                 }
-                flights.remove(&block.key);
+                flights.aloft.remove(&block.key);
             }
             drop(flights);
             Arc::new(blocks)
@@ -288,10 +327,11 @@ impl Blocks {
 impl Opened {
     /// The blocks, when all of them are there.
     pub(super) async fn landed(self) -> BTreeMap<BlockKey, BlockRead> {
-        let mut loaded = self.loaded;
-        for landed in join_all(self.flights).await {
-            let blocks = landed.iter().map(|(key, read)| (*key, read.clone()));
-            loaded.extend(blocks);
+        let Self { mut loaded, boarded } = self;
+        let (flights, wanted): (Vec<_>, Vec<_>) = boarded.into_iter().unzip();
+        for (blocks, keys) in join_all(flights).await.iter().zip(wanted) {
+            let read = |key: BlockKey| Some((key, blocks.get(&key)?.clone()));
+            loaded.extend(keys.into_iter().filter_map(read));
         }
         loaded
     }
@@ -302,119 +342,14 @@ impl Inner {
         self.cache.get(key).or_else(|| self.queue.get(key))
     }
 
-    /// Groups blocks, which are in order, into ranges.
-    fn group(&self, wanted: &[Wanted]) -> Vec<Vec<Wanted>> {
-        let mut groups: Vec<Vec<Wanted>> = Vec::new();
-        for block in wanted {
-            let joins = groups
-                .last()
-                .and_then(|group| group.first().zip(group.last()))
-                .is_some_and(|(first, last)| {
-                    first.key.segment == block.key.segment
-                        && first.lane == block.lane
-                        && block.key.position
-                            <= last.end().saturating_add(self.config.range_gap_max)
-                        && block.end() - first.key.position <= self.config.range_bytes_max
-                });
-            match groups.last_mut() {
-                Some(group) if joins => group.push(block.clone()),
-                _ => groups.push(vec![block.clone()]),
-            }
-        }
-        groups
+    /// Waits until a flight leaves, and says what is on it.
+    async fn depart(&self, segment: SegmentId) -> Vec<Wanted> {
+        sleep(self.gather).await;
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cargo = flights.boarding.remove(&segment).map_or_else(Vec::new, |it| it.1);
+        cargo.sort_by_key(|block| block.key);
+        cargo
     }
-
-    async fn read(&self, group: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else {
-            return BTreeMap::new();
-        };
-        let segment = first.key.segment;
-        let range = first.key.position..last.end();
-        let mut failure = None;
-        for _ in 0..self.config.get_attempts_max {
-            let read = self.get(segment, range.clone(), first.lane).await;
-            let blocks = match read {
-                Ok(bytes) => Ok(self.open(group, range.start, bytes).await),
-                Err(cause) => Err(cause),
-            };
-            match blocks {
-                Ok(blocks) if blocks.values().all(Result::is_ok) => return blocks,
-                // Damaged on the way, perhaps: a second look tells.
-                Ok(blocks) => failure = Some(blocks),
-                Err(cause) => {
-                    let failed = |block: &Wanted| (block.key, Err(cause.clone()));
-                    failure = Some(group.iter().map(failed).collect());
-                }
-            }
-        }
-        let failure = failure.unwrap_or_default();
-        for (key, error) in
-            failure.iter().filter_map(|(key, read)| Some((key, read.as_ref().err()?)))
-        {
-            let BlockKey { segment, position } = key;
-            tracing::error!(%segment, position, error, "block can't be read");
-        }
-        failure
-    }
-
-    /// Opens the blocks of a group. Much of it takes milliseconds, and those at the tail would wait
-    /// for each of them.
-    async fn open(
-        &self,
-        group: &[Wanted],
-        start: u64,
-        bytes: Bytes,
-    ) -> BTreeMap<BlockKey, BlockRead> {
-        if bytes.len() <= OPENED_AT_ONCE_MAX {
-            return open(group, start, &bytes);
-        }
-        let _turn = match group.first().map(|block| block.lane) {
-            Some(Lane::CatchUp) => self.catch_up_opens.acquire().await.ok(),
-            _ => None,
-        };
-        let group = group.to_vec();
-        off_the_workers(move || open(&group, start, &bytes)).await
-    }
-
-    async fn get(
-        &self,
-        segment: SegmentId,
-        range: Range<u64>,
-        lane: Lane,
-    ) -> Result<Bytes, String> {
-        let gets = match lane {
-            Lane::Tail => &self.gets,
-            Lane::CatchUp => &self.catch_up_gets,
-        };
-        let Ok(_permit) = gets.acquire().await else {
-            return Err("the reader is gone".to_owned());
-        };
-        let key = segment.key();
-        let get = self.objects.get_range(&key, range);
-        match timeout(self.config.get_attempt_max, get).await {
-            Ok(Ok(Some(bytes))) => Ok(bytes),
-            Ok(Ok(None)) => Err(format!("segment {key} is not in the store")),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the object store takes too long".to_owned()),
-        }
-    }
-}
-
-/// Cuts the bytes of a range, which begins at `start`, into the blocks of a group.
-fn open(group: &[Wanted], start: u64, bytes: &Bytes) -> BTreeMap<BlockKey, BlockRead> {
-    group.iter().map(|block| (block.key, open_one(block, start, bytes))).collect()
-}
-
-/// Opens a block of bytes that begin at `start` in its segment.
-fn open_one(block: &Wanted, start: u64, bytes: &Bytes) -> BlockRead {
-    let from = usize::try_from(block.key.position - start).unwrap_or(usize::MAX);
-    let to = usize::try_from(block.end() - start).unwrap_or(usize::MAX);
-    if to > bytes.len() {
-        return Err("segment is shorter than the log says".to_owned());
-    }
-    let stored = bytes.slice(from..to);
-    open_block(block.key.segment, block.owner, block.key.position, &stored)
-        .map_err(|error| error.to_string())
 }
 
 impl fmt::Debug for Blocks {
