@@ -69,6 +69,7 @@ impl World {
         self.objects.delete(std::slice::from_ref(&newest.key)).await.unwrap();
         let put = self.objects.put_if_absent(&newest.key, Bytes::from(damaged)).await;
         assert_eq!(put.unwrap(), Put::Created);
+        self.lock().model.damaged.insert(newest.key.clone());
     }
 
     /// Now and then a broker can't reach the log, for longer than a segment may wait for its

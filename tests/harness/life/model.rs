@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use odradek_protocol::id::TopicId;
+use odradek_storage::key::ObjectKey;
 
 use super::records::{Found, Record};
 
@@ -100,6 +101,8 @@ pub struct Model {
     pub jumped: bool,
     /// Whether a broker was started that has known no better one: it takes records for old.
     pub is_misled: bool,
+    /// Snapshots that were damaged.
+    pub damaged: BTreeSet<ObjectKey>,
 }
 
 impl Topic {
