@@ -52,7 +52,7 @@ pub fn engine(
             footer_bytes_min,
             ..WriterConfig::default()
         },
-        reader: reader(seed / 2 % 2 == 0),
+        reader: reader((seed / 2).is_multiple_of(2)),
         life,
     }
 }
