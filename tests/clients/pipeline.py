@@ -123,6 +123,25 @@ EXCUSES = (
 ABORT_OF_NOTHING = (CONFLUENT, "abort", "INVALID_TXN_STATE")
 
 
+def unexpected(kind, events):
+    """The places of events that tell of what a client of this kind may not hear from a broker."""
+    nothing = None
+    for at, event in enumerate(events):
+        if event["event"] != "trouble":
+            continue
+        about = event["attempt"], event["errors"]
+        if (kind, event["when"], event["name"]) == ABORT_OF_NOTHING:
+            nothing = about
+        # An attempt that was to be aborted anyway is given up for the same error, which is fatal.
+        is_allowed = (
+            event["name"] in ALLOWED[kind]
+            or about == nothing
+            or any(words in error for words in EXCUSES for error in event["errors"])
+        )
+        if not is_allowed:
+            yield at
+
+
 class Programs:
     """The Java programs, compiled once."""
 
@@ -196,16 +215,8 @@ class Member:
     def problems(self):
         """What it may not have heard from a broker."""
         events = list(self.events)
-        for at, event in enumerate(events):
-            if event["event"] != "trouble":
-                continue
-            is_allowed = (
-                event["name"] in ALLOWED[self.kind]
-                or (self.kind, event["when"], event["name"]) == ABORT_OF_NOTHING
-                or any(words in error for words in EXCUSES for error in event["errors"])
-            )
-            if not is_allowed:
-                yield f"{self.name}: {event} after {events[max(at - 3, 0) : at]}, see {self.log}"
+        for at in unexpected(self.kind, events):
+            yield f"{self.name}: {events[at]} after {events[max(at - 3, 0) : at]}, see {self.log}"
         if self.told("replaced") and not self.may_be_replaced:
             yield f"{self.name} was fenced within the timeout, by nobody: {self.events[-4:]}"
 

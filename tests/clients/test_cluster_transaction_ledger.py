@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from pipeline import CONFLUENT, JAVA, unexpected
 from transaction_ledger import (
     ABORT,
     ABORTED,
@@ -158,3 +159,24 @@ def test_committed_offsets_may_not_fall():
     assert len(offsets.problems) == 1
     offsets.answered("one", {0: 6}, offsets.known())
     assert len(offsets.problems) == 2
+
+
+# What clients say ------------------------------------------------------------------------------------------
+
+
+def trouble(when, name, attempt=17):
+    return {"event": "trouble", "when": when, "attempt": attempt, "name": name, "errors": [f"of a broker: {name}"]}
+
+
+def test_a_transaction_that_never_began_may_be_refused_when_it_is_aborted_and_for_that_be_given_up():
+    refused = "INVALID_TXN_STATE"
+    aborted, given_up = trouble("abort", refused), trouble("transaction", refused)
+    committed = {"event": "committed", "attempt": 16, "offsets": {"4": 175}}
+    assert list(unexpected(CONFLUENT, [committed, aborted])) == []
+    assert list(unexpected(CONFLUENT, [committed, aborted, given_up])) == []
+    # Not without the abort, nor for that of another attempt, nor to a client that knows better.
+    assert list(unexpected(CONFLUENT, [committed, given_up])) == [1]
+    assert list(unexpected(CONFLUENT, [aborted, trouble("transaction", refused, attempt=18)])) == [1]
+    assert list(unexpected(CONFLUENT, [aborted, trouble("transaction", "UNKNOWN_PRODUCER_ID")])) == [1]
+    assert list(unexpected(JAVA, [aborted, given_up])) == [0, 1]
+    assert list(unexpected(CONFLUENT, [trouble("commit", "_TIMED_OUT"), trouble("poll", "NOT_CONTROLLER")])) == [1]
