@@ -322,6 +322,9 @@ impl Compactor {
                 cleaned: Some(end),
             })
             .collect();
+        if moves.is_empty() {
+            return Ok(());
+        }
         let none = SegmentSink::new(self.names.next(), 0, None);
         let moved = Rewritten::finish(none, LEVEL, moves, None);
         moved.swap_in(&self.objects, &self.machine).await.map(drop)

@@ -119,8 +119,8 @@ struct Flights {
 
 /// What a flight carries.
 enum Cargo {
-    /// These blocks of one segment.
-    Blocks(Vec<Wanted>),
+    /// These blocks, which one range has.
+    Range(Vec<Wanted>),
     /// What is asked for of this segment until it leaves.
     Gathered(SegmentId),
 }
@@ -273,7 +273,7 @@ impl Blocks {
             }
         }
         for group in self.inner.ranges.group(&rest) {
-            let flight = self.fly(Cargo::Blocks(group.clone()));
+            let flight = self.fly(Cargo::Range(group.clone()));
             for block in &group {
                 flights.aloft.insert(block.key, flight.clone());
                 join(flight.clone(), block);
@@ -299,11 +299,17 @@ impl Blocks {
     fn fly(&self, cargo: Cargo) -> Flight {
         let inner = Arc::clone(&self.inner);
         let flight = async move {
-            let wanted = match cargo {
-                Cargo::Blocks(wanted) => wanted,
-                Cargo::Gathered(segment) => inner.depart(segment).await,
+            let (wanted, blocks) = match cargo {
+                Cargo::Range(wanted) => {
+                    let blocks = inner.ranges.read(&wanted).await;
+                    (wanted, blocks)
+                }
+                Cargo::Gathered(segment) => {
+                    let wanted = inner.depart(segment).await;
+                    let blocks = inner.ranges.read_all(&wanted).await;
+                    (wanted, blocks)
+                }
             };
-            let blocks = inner.ranges.read_all(&wanted).await;
             let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
             for block in &wanted {
                 if let Some(Ok(content)) = blocks.get(&block.key) {

@@ -76,7 +76,8 @@ impl Ranges {
         groups
     }
 
-    async fn read(self: &Arc<Self>, group: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
+    /// Reads blocks of one range.
+    pub(super) async fn read(self: &Arc<Self>, group: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
         let (Some(first), Some(last)) = (group.first(), group.last()) else {
             return BTreeMap::new();
         };
