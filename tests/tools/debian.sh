@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Sees to it that commands are there, from Debian's packages: kcat (with librdkafka 2.0.2, the oldest
 # client we test with), java and mvn for Kafka's own tools and DynamoDB Local, python3, venv for Python's
-# clients, node and npm for kafkajs, valgrind to count instructions, and what librdkafka is built with:
-# cc, make, npm, and the headers of openssl, zlib, zstd and rapidjson.
+# clients, node and npm for kafkajs, valgrind to count instructions, nft and ip to lose packets, and what
+# librdkafka is built with: cc, make, npm, and the headers of openssl, zlib, zstd and rapidjson.
 # usage: debian.sh COMMAND...
 # Exit code 3: something is missing and can't be installed here; standard output says why.
 set -euo pipefail
 
 declare -A package_of=([kcat]=kcat [java]=openjdk-17-jre-headless [mvn]=maven [valgrind]=valgrind
   [python3]=python3 [venv]=python3-venv [cc]=build-essential [make]=build-essential [npm]=npm [node]=nodejs
+  [nft]=nftables [ip]=iproute2
   [openssl]=libssl-dev [zlib]=zlib1g-dev [zstd]=libzstd-dev [rapidjson]=rapidjson-dev)
 
 there() {
