@@ -534,7 +534,9 @@ class Multitude:
         self.waiting = {}  # {member: its request}
         self.answers = []
         for _ in range(count):
-            member = Member(Connection(bootstrap), group, version=3, session=1_800_000, rebalance=300_000)
+            # A bound for what hangs: an answer may stand behind the joins of all others.
+            connection = Connection(bootstrap, timeout=600)
+            member = Member(connection, group, version=3, session=1_800_000, rebalance=300_000)
             self.members.append(member)
             self.selector.register(member.connection.socket, selectors.EVENT_READ, member)
             self.send(member, member.request())

@@ -21,6 +21,7 @@ use odradek_storage::state::groups::{Group, Membership};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::choice::Protocols;
 use super::{GroupCoordinator, GroupError, Work, unbroken};
 
 mod choice;
@@ -96,9 +97,7 @@ pub(super) struct Desk {
     sessions: BTreeMap<String, Instant>,
     /// Ids that were given to clients that are to come back with them, and until when.
     promised: BTreeMap<String, Instant>,
-    /// What each member can speak, with what it says under each; the state knows only what was
-    /// chosen.
-    protocols: BTreeMap<String, Vec<(String, Bytes)>>,
+    protocols: Protocols,
     /// Members of the generation that are not in the next.
     gone: BTreeSet<String>,
     preparing: Option<Preparing>,

@@ -7,6 +7,46 @@ use bytes::Bytes;
 /// Protocols that a member speaks, in its order, with what it says under each.
 pub(super) type Spoken = Vec<(String, Bytes)>;
 
+/// What each member of a group speaks; the state knows only what was chosen.
+#[derive(Default)]
+pub(super) struct Protocols {
+    by_member: BTreeMap<String, Spoken>,
+    /// Some that every present and every coming member speaks. Perhaps not all: nobody looks again
+    /// when a member leaves, because whoever of thousands joins would have to read the lists of all
+    /// the others.
+    known_common: BTreeSet<String>,
+}
+
+impl Protocols {
+    pub(super) fn get(&self, member: &str) -> Option<&Spoken> {
+        self.by_member.get(member)
+    }
+
+    pub(super) fn insert(&mut self, member: String, spoken: Spoken) {
+        self.known_common.retain(|common| spoken.iter().any(|(name, _)| name == common));
+        self.by_member.insert(member, spoken);
+    }
+
+    pub(super) fn remove(&mut self, member: &str) {
+        self.by_member.remove(member);
+    }
+
+    /// Forgets all members but these.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&String) -> bool) {
+        self.by_member.retain(|member, _| is_there(member));
+    }
+
+    /// Whether somebody who speaks this is known to fit in with all members.
+    pub(super) fn are_known_to_fit(&self, spoken: &Spoken) -> bool {
+        spoken.iter().any(|(name, _)| self.known_common.contains(name))
+    }
+
+    /// Keeps in mind what all of these speak, who have to be all members.
+    pub(super) fn learn<'a>(&mut self, members: impl Iterator<Item = &'a Spoken>) {
+        self.known_common = common(members).into_iter().map(str::to_owned).collect();
+    }
+}
+
 /// Protocols that all speak.
 pub(super) fn common<'a>(members: impl Iterator<Item = &'a Spoken>) -> BTreeSet<&'a str> {
     let mut common: Option<BTreeSet<&str>> = None;
@@ -58,6 +98,27 @@ mod tests {
         assert_eq!(choose(&[&c, &b]).as_deref(), Some("z"));
         assert_eq!(choose(&[&a, &spoken(&["q"])]), None);
         assert_eq!(choose(&[]), None);
+    }
+
+    #[test]
+    fn what_is_known_to_fit_fits_whoever_comes_and_leaves() {
+        let (a, b, c) = (spoken(&["x", "y", "z"]), spoken(&["y", "z"]), spoken(&["z"]));
+        let mut protocols = Protocols::default();
+        protocols.insert("a".to_owned(), a.clone());
+        assert!(!protocols.are_known_to_fit(&a), "nobody has looked");
+        protocols.learn([&a].into_iter());
+        assert!(protocols.are_known_to_fit(&spoken(&["q", "x"])));
+        assert!(!protocols.are_known_to_fit(&spoken(&["q"])));
+        protocols.insert("b".to_owned(), b);
+        assert!(!protocols.are_known_to_fit(&spoken(&["x"])), "b speaks no x");
+        assert!(protocols.are_known_to_fit(&spoken(&["y"])));
+        protocols.remove("b");
+        assert!(!protocols.are_known_to_fit(&spoken(&["x"])), "nobody has looked again");
+        protocols.insert("a".to_owned(), c.clone());
+        assert!(!protocols.are_known_to_fit(&spoken(&["y"])));
+        assert!(protocols.are_known_to_fit(&c));
+        protocols.insert("a".to_owned(), spoken(&["q"]));
+        assert!(!protocols.are_known_to_fit(&c));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Work {
             Desk { promised: desk.promised, protocols: desk.protocols, ..Desk::default() };
         self.set_classic_sessions(Duration::ZERO);
         let known: Vec<String> = self.desk.classic.sessions.keys().cloned().collect();
-        self.desk.classic.protocols.retain(|id, _| known.binary_search(id).is_ok());
+        self.desk.classic.protocols.retain(|id| known.binary_search(id).is_ok());
         for (id, joiner) in joined {
             drop(joiner.answer.send(self.joined(&id)));
         }
@@ -216,15 +216,15 @@ impl Work {
                 return Err(GroupError::UnknownMember);
             }
             let leader = group.leader.clone().unwrap_or_default();
-            let all = group.members.iter().filter(|_| leader == id);
-            let all = all.map(|(id, member)| {
+            let to_assign = (leader == id).then_some(&group.members).into_iter().flatten();
+            let members = to_assign.map(|(id, member)| {
                 (id.clone(), member.instance_id.clone(), member.metadata.clone())
             });
             Ok(Joined {
                 generation: group.generation,
                 protocol_type: group.protocol_type.clone(),
                 protocol: group.protocol.clone().unwrap_or_default(),
-                members: all.collect(),
+                members: members.collect(),
                 leader,
                 member: id.to_owned(),
                 skip_assignment: false,

@@ -88,15 +88,18 @@ impl Work {
     }
 
     /// Whether a member fits in with the others.
-    fn check_protocols(&self, request: &JoinRequest) -> Result<(), GroupError> {
+    fn check_protocols(&mut self, request: &JoinRequest) -> Result<(), GroupError> {
         if self.is_other_protocol() || request.protocol_type.is_empty() {
             return Err(GroupError::InconsistentProtocol);
         }
-        let others = self.spoken_by_others(&request.member);
-        let is_alone = others.is_empty();
-        let all = others.iter().chain(std::iter::once(&request.protocols));
-        if common(all).is_empty() {
-            return Err(GroupError::InconsistentProtocol);
+        if !self.desk.classic.protocols.are_known_to_fit(&request.protocols) {
+            let mut spoken = self.spoken_by_others(&request.member);
+            if common(spoken.iter().chain(std::iter::once(&request.protocols))).is_empty() {
+                return Err(GroupError::InconsistentProtocol);
+            }
+            // It may be sent away yet, and speak what it spoke.
+            spoken.extend(Some(self.spoken(&request.member)).filter(|before| !before.is_empty()));
+            self.desk.classic.protocols.learn(spoken.iter());
         }
         let same_type = self.read(|group| {
             classic(group).is_none_or(|it| it.protocol_type == request.protocol_type)
@@ -107,7 +110,21 @@ impl Work {
             }
             _ => same_type,
         };
-        if is_alone || same_type { Ok(()) } else { Err(GroupError::InconsistentProtocol) }
+        if same_type || self.is_alone(&request.member) {
+            Ok(())
+        } else {
+            Err(GroupError::InconsistentProtocol)
+        }
+    }
+
+    /// Whether no other member is present or coming.
+    fn is_alone(&self, member: &str) -> bool {
+        let desk = &self.desk.classic;
+        let is_other = |id: &String| id != member && !desk.gone.contains(id);
+        !desk.preparing.iter().flat_map(|it| it.joined.keys()).any(is_other)
+            && self.read(|group| {
+                !classic(group).into_iter().flat_map(|it| it.members.keys()).any(is_other)
+            })
     }
 
     /// What all but one of the present and the coming members speak.
@@ -153,9 +170,13 @@ impl Work {
         let max = self.settings().max_size;
         let members = self.read(|group| classic(group).map_or(0, |it| it.members.len()));
         let desk = &self.desk.classic;
-        let joined = desk.preparing.iter().flat_map(|it| it.joined.keys());
-        let coming = joined.filter(|id| !self.is_member(id)).count();
-        if members.saturating_sub(desk.gone.len()) + coming < max {
+        let present = members.saturating_sub(desk.gone.len());
+        let joined = || desk.preparing.iter().flat_map(|it| it.joined.keys());
+        // Who of thousands joined was a member before is asked only if it matters.
+        let at_most = desk.preparing.as_ref().map_or(0, |it| it.joined.len());
+        if present + at_most < max
+            || present + joined().filter(|id| !self.is_member(id)).count() < max
+        {
             Ok(())
         } else {
             Err(GroupError::GroupFull)

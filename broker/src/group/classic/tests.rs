@@ -295,6 +295,29 @@ async fn what_can_not_be_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_speaks_what_all_others_speak_now_is_taken_in() {
+    let broker = one_broker().await;
+    let groups = &broker.groups;
+    let speaking = |member: &str, names: &[&str]| JoinRequest {
+        protocols: names.iter().map(|name| ((*name).to_owned(), Bytes::new())).collect(),
+        knows_member_ids: false,
+        ..request(member)
+    };
+    let first = groups.join(GROUP, speaking("", &["range"])).await.unwrap();
+    let sticky = || speaking("", &["sticky"]);
+    assert_eq!(groups.join(GROUP, sticky()).await, Err(GroupError::InconsistentProtocol));
+    let moved = speaking(&first.member, &["range", "sticky"]);
+    let first = groups.join(GROUP, moved).await.unwrap();
+    let second = join(groups, sticky());
+    tokio::task::yield_now().await;
+    let late = speaking("", &["range"]);
+    assert_eq!(groups.join(GROUP, late).await, Err(GroupError::InconsistentProtocol));
+    let again = join(groups, speaking(&first.member, &["sticky"]));
+    assert_eq!(second.await.unwrap().unwrap().protocol, "sticky");
+    assert_eq!(again.await.unwrap().unwrap().protocol, "sticky");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_group_begins_in_parts() {
     let broker = one_broker().await;
     let groups = &broker.groups;
