@@ -14,7 +14,7 @@ use odradek_storage::log::MetadataLog;
 use odradek_storage::machine::{HaltReason, MachineConfig, StartError};
 use odradek_storage::object::ObjectStore;
 use odradek_storage::peer::{NoPeers, PeerLink};
-use odradek_storage::reader::ReaderConfig;
+use odradek_storage::reader::{DiskCache, DiskCacheError, ReaderConfig};
 use odradek_storage::writer::WriterConfig;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
@@ -89,6 +89,9 @@ pub enum BrokerError {
         /// Why.
         cause: io::Error,
     },
+    /// There is to be a cache on disk, and it can't be opened.
+    #[error(transparent)]
+    DiskCache(#[from] DiskCacheError),
     /// The engine does not start.
     #[error(transparent)]
     Engine(#[from] StartError),
@@ -107,6 +110,10 @@ impl Broker {
         let inline_bytes_default = if puts_are_charged { 8 * 1024 } else { 64 * 1024 };
         // Where entries cost nothing, neither do their bytes, and a start reads no footers.
         let footer_bytes_min = puts_are_charged.then_some(FooterRef::LEFT_BYTES_MIN);
+        let disk = match config.disk_cache.clone() {
+            Some(disk_cache) => Some(DiskCache::open(disk_cache).await?),
+            None => None,
+        };
         let engine = EngineConfig {
             address,
             seed,
@@ -123,7 +130,7 @@ impl Broker {
                 inline_zstd_level: puts_are_charged.then_some(1),
                 ..WriterConfig::default()
             },
-            reader: reader(&config, puts_are_charged),
+            reader: ReaderConfig { disk, ..reader(&config, puts_are_charged) },
             life: config.life.to_engine(footer_bytes_min),
         };
         let peers: Arc<dyn PeerLink> =
@@ -157,6 +164,7 @@ impl Broker {
         listeners: Vec<Listener<impl Entrance>>,
     ) -> Result<Self, StartError> {
         let (address, clock) = (engine.address.clone(), Arc::clone(&ports.clock));
+        let disk_cache = engine.reader.disk.clone();
         let engine = Engine::start(engine, ports).await?;
         let machine = engine.machine.clone();
         let groups = GroupCoordinator::start(engine.machine.clone(), move |group| {
@@ -176,6 +184,7 @@ impl Broker {
             leaving: Switch::default(),
             memory,
             answers,
+            disk_cache,
             metrics: Metrics::default(),
             nonsense: Throttle::default(),
             producer_ids: ProducerIdBlock::default(),
@@ -271,8 +280,14 @@ fn reader(config: &Config, gets_are_charged: bool) -> ReaderConfig {
         return default;
     }
     // A request takes tens of milliseconds and costs as much as the processor time that some
-    // megabytes take: few of them are worth a wait, and bytes that nobody wants.
-    ReaderConfig { gather: Duration::from_millis(3), range_gap_max: 1024 * 1024, ..default }
+    // megabytes take: few of them are worth a wait, and bytes that nobody wants. A broker that
+    // reads for another takes as long as nearly all requests do.
+    ReaderConfig {
+        gather: Duration::from_millis(3),
+        ask_max: Duration::from_millis(300),
+        range_gap_max: 1024 * 1024,
+        ..default
+    }
 }
 
 fn machine(config: &Config, is_exclusive: bool) -> MachineConfig {

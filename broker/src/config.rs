@@ -15,12 +15,15 @@ use odradek_storage::life::compactor::CompactorConfig;
 use odradek_storage::life::merger::MergerConfig;
 use odradek_storage::life::retention::RetentionConfig;
 use odradek_storage::life::sweeper::SweeperConfig;
+use odradek_storage::reader::DiskCacheConfig;
 use serde::Deserialize;
 
 mod addresses;
 mod cli;
+mod disk_cache;
 
 use addresses::{host_and_port, zone_listeners};
+use disk_cache::disk_cache;
 
 pub use cli::Task;
 
@@ -78,6 +81,12 @@ pub struct Settings {
     /// Bytes of record blocks that are kept in memory for consumers [default: 268435456].
     #[arg(long, value_name = "BYTES")]
     cache: Option<u64>,
+    /// Folder in which blocks are kept besides, on a disk of this broker [default: none].
+    #[arg(long, value_name = "DIR")]
+    disk_cache: Option<PathBuf>,
+    /// Bytes that its files may have [default: 10737418240].
+    #[arg(long, value_name = "BYTES")]
+    disk_cache_bytes: Option<u64>,
     /// A segment is written when it holds this many bytes of batches [default: 8388608].
     #[arg(long, value_name = "BYTES")]
     segment_bytes_max: Option<usize>,
@@ -166,6 +175,8 @@ pub struct Config {
     pub memory_bytes: usize,
     /// Bytes of record blocks kept in memory.
     pub cache_bytes: u64,
+    /// Where they are kept on disk, if they are.
+    pub disk_cache: Option<DiskCacheConfig>,
     /// Bytes of batches after which a segment is written.
     pub segment_bytes_max: usize,
     /// Time after which a segment is written.
@@ -283,6 +294,7 @@ impl Default for Config {
             request_bytes_max: 100 * 1024 * 1024,
             memory_bytes: 512 * 1024 * 1024,
             cache_bytes: 256 * 1024 * 1024,
+            disk_cache: None,
             segment_bytes_max: 8 * 1024 * 1024,
             linger: Duration::from_millis(250),
             inline_bytes: None,
@@ -339,6 +351,7 @@ impl Config {
             request_bytes_max: settings.request_bytes_max.unwrap_or(default.request_bytes_max),
             memory_bytes: settings.memory.unwrap_or(default.memory_bytes),
             cache_bytes: settings.cache.unwrap_or(default.cache_bytes),
+            disk_cache: disk_cache(settings.disk_cache, settings.disk_cache_bytes)?,
             segment_bytes_max: settings.segment_bytes_max.unwrap_or(default.segment_bytes_max),
             linger: settings.linger_ms.map_or(default.linger, Duration::from_millis),
             inline_bytes: settings.inline_bytes,
@@ -401,6 +414,8 @@ impl Settings {
             request_bytes_max: self.request_bytes_max.or(other.request_bytes_max),
             memory: self.memory.or(other.memory),
             cache: self.cache.or(other.cache),
+            disk_cache: self.disk_cache.or(other.disk_cache),
+            disk_cache_bytes: self.disk_cache_bytes.or(other.disk_cache_bytes),
             segment_bytes_max: self.segment_bytes_max.or(other.segment_bytes_max),
             linger_ms: self.linger_ms.or(other.linger_ms),
             inline_bytes: self.inline_bytes.or(other.inline_bytes),
@@ -439,8 +454,9 @@ fn from_environment(
             continue;
         }
         let number = value.parse().map(toml::Value::Integer);
-        // A zone or a cluster may be called by a number.
-        let is_text = ["zone", "cluster", "data", "log-level"].contains(&key.as_str());
+        // A zone, a cluster or a folder may be called by a number.
+        let is_text =
+            ["zone", "cluster", "data", "disk-cache", "log-level"].contains(&key.as_str());
         let value = match number {
             Ok(number) if !is_text => number,
             _ => toml::Value::String(value),

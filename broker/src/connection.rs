@@ -21,7 +21,8 @@ use odradek_protocol::frame::{
     LENGTH_BYTES, RequestHeader, announced_length, peer_message, read_header,
 };
 use odradek_protocol::request::Request;
-use odradek_storage::peer::PeerMessage;
+use odradek_storage::peer::blocks::ANSWER_CONTENT_BYTES_MAX;
+use odradek_storage::peer::{News, PeerMessage};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -85,11 +86,16 @@ enum End {
 
 /// A reply that waits for its turn, and the memory its request holds.
 struct Queued {
-    header: RequestHeader,
-    reply: Reply,
-    /// When its request was there.
-    since: Instant,
+    due: Due,
     _share: Share,
+}
+
+/// To whom a reply is due.
+enum Due {
+    /// To a client, whose request was there at `since`.
+    Client { header: RequestHeader, reply: Reply, since: Instant },
+    /// To another broker, which has asked for blocks.
+    Neighbour(PeerMessage),
 }
 
 /// Who is at the other end, as far as the connection tells.
@@ -160,6 +166,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Err(End::NoPeer);
             }
             let message = PeerMessage::decode(&message).map_err(|_| End::NoPeer)?;
+            if matches!(message.news, News::Ask(_)) {
+                if !self.context.machine().concerns(&message) {
+                    return Err(End::Closed);
+                }
+                let queued = Queued { due: Due::Neighbour(message), _share: share };
+                return self.replies.send(queued).await.map_err(|_| End::Closed);
+            }
             self.context.machine().receive(message);
             return Ok(());
         }
@@ -177,7 +190,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Reply::Close => return Err(End::Unacknowledged),
             reply => reply,
         };
-        let queued = Queued { header, reply, since, _share: share };
+        let queued = Queued { due: Due::Client { header, reply, since }, _share: share };
         self.replies.send(queued).await.map_err(|_| End::Closed)
     }
 
@@ -246,14 +259,36 @@ async fn write_replies(
     context: Arc<Context>,
 ) -> Result<(), End> {
     while let Some(queued) = queue.recv().await {
-        let Queued { header, reply, since, _share } = queued;
-        let parts = dispatch::finish(&context, &header, reply, since).await;
-        let Some(parts) = parts else { return Err(End::Closed) };
+        let Queued { due, _share } = queued;
+        let parts = match due {
+            Due::Client { header, reply, since } => {
+                dispatch::finish(&context, &header, reply, since).await.ok_or(End::Closed)?
+            }
+            Due::Neighbour(question) => blocks(&context, question).await.ok_or(End::Closed)?,
+        };
         write_parts(&mut write, parts).await?;
     }
     // Fails if the client is gone already, which is as good.
     drop(write.shutdown().await);
     Ok(())
+}
+
+/// The answer to another broker that asks for blocks, in parts; `None` if it takes this one for
+/// another.
+async fn blocks(context: &Context, question: PeerMessage) -> Option<Vec<Bytes>> {
+    let News::Ask(blocks) = &question.news else { return None };
+    let asked = blocks.iter().fold(0_usize, |bytes, block| {
+        bytes.saturating_add(usize::try_from(block.stored_bytes).unwrap_or(usize::MAX))
+    });
+    // Who gets less reads the rest for itself.
+    let mut claim = context.answers.claim(asked.min(ANSWER_CONTENT_BYTES_MAX));
+    let answer = context.engine.reader.answer(question, claim.bytes()).await?;
+    claim.settle(answer.content_bytes());
+    let mut parts = answer.encode();
+    if let Some(last) = parts.pop() {
+        parts.push(claim.attach(last));
+    }
+    Some(parts)
 }
 
 /// Writes the parts one after the other, without joining them.

@@ -7,6 +7,7 @@ use odradek_storage::clock::Clock;
 use odradek_storage::command::BrokerAddress;
 use odradek_storage::engine::Engine;
 use odradek_storage::machine::Machine;
+use odradek_storage::reader::DiskCache;
 
 use crate::answers::AnswerBudget;
 use crate::broker_configs::BrokerConfigs;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) memory: MemoryBudget,
     /// Bytes that records in answers may take until clients have them.
     pub(crate) answers: AnswerBudget,
+    /// Blocks on disk, if they are kept there.
+    pub(crate) disk_cache: Option<DiskCache>,
     /// What is counted of clients.
     pub(crate) metrics: Metrics,
     /// For what is said of clients that send nonsense.

@@ -58,7 +58,7 @@ async fn start(config: Config) -> anyhow::Result<Broker> {
     let (store, log) = (config.store.clone(), config.log.clone());
     Broker::start(config, on).await.map_err(|error| match error {
         BrokerError::Engine(error) => anyhow!("{store} with {log}: {error}"),
-        error @ BrokerError::Listen { .. } => error.into(),
+        error @ (BrokerError::Listen { .. } | BrokerError::DiskCache(_)) => error.into(),
     })
 }
 

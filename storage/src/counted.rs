@@ -1,5 +1,5 @@
 //! Ports between the engine and the ports it was given, which count what is asked of them and how
-//! long the answers take. They change nothing.
+//! long the answers take; likewise the way to other brokers. They change nothing.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::command::Endpoint;
 use crate::counts::{Calls, PortCounts};
 use crate::engine::Ports;
 use crate::key::ObjectKey;
 use crate::log::{Append, Freshness, LogRead, MetadataLog};
 use crate::lsn::Lsn;
 use crate::object::{ObjectMeta, ObjectStore, Put};
+use crate::peer::blocks::BlockAnswer;
+use crate::peer::{PeerLink, PeerMessage};
 use crate::port::PortError;
 
 /// The same ports, counted.
@@ -22,7 +25,9 @@ pub(crate) fn counted(ports: Ports) -> (Ports, Arc<PortCounts>) {
     let counts = Arc::new(PortCounts::default());
     let objects = CountedStore { inner: ports.objects, counts: Arc::clone(&counts) };
     let log = CountedLog { inner: ports.log, counts: Arc::clone(&counts) };
-    (Ports { objects: Arc::new(objects), log: Arc::new(log), ..ports }, counts)
+    let peers = Arc::new(CountedPeers { inner: ports.peers, counts: Arc::clone(&counts) });
+    let ports = Ports { objects: Arc::new(objects), log: Arc::new(log), peers, ..ports };
+    (ports, counts)
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +39,12 @@ struct CountedStore {
 #[derive(Clone, Debug)]
 struct CountedLog {
     inner: Arc<dyn MetadataLog>,
+    counts: Arc<PortCounts>,
+}
+
+#[derive(Clone, Debug)]
+struct CountedPeers {
+    inner: Arc<dyn PeerLink>,
     counts: Arc<PortCounts>,
 }
 
@@ -97,6 +108,24 @@ impl ObjectStore for CountedStore {
 
     async fn delete(&self, keys: &[ObjectKey]) -> Result<(), PortError> {
         Call::begin(&self.counts.delete).end(self.inner.delete(keys).await)
+    }
+}
+
+#[async_trait]
+impl PeerLink for CountedPeers {
+    fn send(&self, endpoint: &Endpoint, message: PeerMessage) {
+        self.inner.send(endpoint, message);
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        question: PeerMessage,
+    ) -> Result<BlockAnswer, PortError> {
+        let call = Call::begin(&self.counts.ask);
+        let answer = call.end(self.inner.ask(endpoint, question).await)?;
+        self.counts.ask.bytes.add_len(answer.content_bytes());
+        Ok(answer)
     }
 }
 

@@ -106,7 +106,8 @@ impl Calls {
     }
 }
 
-/// What was asked of both ports. A call that a backend repeats by itself is one call.
+/// What was asked of both ports, and of other brokers. A call that a backend repeats by itself is
+/// one call.
 #[derive(Debug, Default)]
 pub struct PortCounts {
     /// Objects put.
@@ -125,6 +126,8 @@ pub struct PortCounts {
     pub tail: Calls,
     /// Trims.
     pub trim: Calls,
+    /// Questions to brokers of the same zone for blocks.
+    pub ask: Calls,
 }
 
 /// What the driver of the machine has done.
@@ -152,6 +155,31 @@ pub struct MachineCounts {
     pub(crate) floor: Count,
     /// When a read that reached the tail was begun, in microseconds of the clock's uptime.
     pub(crate) followed_at: Count,
+}
+
+/// What a cache on disk has done.
+#[derive(Debug, Default)]
+pub struct DiskCacheCounts {
+    /// Blocks that were read from it.
+    pub hits: Count,
+    /// Blocks that it was asked for and did not have, or could not give.
+    pub misses: Count,
+    /// Bytes of blocks that were read from it.
+    pub bytes_read: Count,
+    /// Bytes of blocks that were written to it.
+    pub bytes_written: Count,
+    /// Room that the blocks in it take.
+    pub held_bytes: Count,
+    /// Blocks that were not written, because others waited for that or because they are too long.
+    pub skipped: Count,
+    /// Blocks that lay in it and were not what had been written.
+    pub damaged: Count,
+    /// Blocks that the disk did not give.
+    pub read_errors: Count,
+    /// Reads that took so long that nobody waited for them.
+    pub slow: Count,
+    /// Failures to write, and to delete.
+    pub write_errors: Count,
 }
 
 /// What was rewritten: by merging, or by compaction.

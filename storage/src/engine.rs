@@ -66,9 +66,10 @@ impl Engine {
         let EngineConfig { address, seed, machine, writer, reader, life } = config;
         let (ports, counts) = counted(ports);
         let machine = Machine::start(machine, address, ports.clone(), seed).await?;
-        let reader = Reader::new(machine.clone(), Arc::clone(&ports.objects), reader);
+        let (objects, peers) = (Arc::clone(&ports.objects), Arc::clone(&ports.peers));
+        let reader = Reader::new(machine.clone(), objects, peers, reader);
         let life = Arc::new(Life::start(&machine, &ports, life, seed));
-        let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer, seed);
+        let writer = Writer::start(machine.clone(), ports.objects, reader.blocks(), writer);
         Ok(Self { machine, writer, reader, life, ports: counts })
     }
 

@@ -58,7 +58,7 @@ impl Life {
             || Arc::clone(&counts),
         );
         let compactor = Compactor::new(machine(), objects(), config.compactor, seed, count());
-        let merger = Merger::new(machine(), objects(), config.merger, seed, count());
+        let merger = Merger::new(machine(), objects(), config.merger, count());
         let retention = Retention::new(machine(), time(), config.retention, count());
         let sweeper = Sweeper::new(machine(), objects(), time(), config.sweeper, count());
         Self {

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,17 +21,16 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal, footer};
+use crate::command::{BrokerAddress, Command, Incarnation, Outcome, Proposal};
 use crate::counts::{self, MachineCounts};
 use crate::engine::Ports;
-use crate::footers;
 use crate::lsn::Lsn;
 use crate::object::ObjectStore;
-use crate::peer::{News, PeerMessage};
 use crate::state::State;
 
 pub(crate) mod claim;
 mod driver;
+mod heard;
 mod lease;
 pub(crate) mod snapshots;
 mod start;
@@ -394,39 +393,6 @@ impl Machine {
         reason.unwrap_or_else(|| HaltReason("the machine is gone".to_owned()))
     }
 
-    /// Takes a message from another broker. What is not for this incarnation, or not from a broker
-    /// that is registered, is dropped.
-    pub fn receive(&self, message: PeerMessage) {
-        let PeerMessage { to, from, news } = message;
-        let is_ours = self.shared.incarnation.load(Ordering::Relaxed) == to.0;
-        if !is_ours || !self.read(|state| state.is_registered(from)) {
-            return;
-        }
-        match news {
-            News::Filled { lsn, entry } => {
-                let is_news = lsn > *self.shared.applied.borrow();
-                if let Some(entry) = entry.filter(|_| is_news) {
-                    self.shared.told.put(lsn, entry);
-                }
-                self.shared.filled.send_if_modified(|filled| {
-                    let news = lsn > *filled;
-                    *filled = lsn.max(*filled);
-                    news
-                });
-            }
-            News::Help { mut proposals, footers } => {
-                footers::unpack(&mut proposals, &footers);
-                // Nobody else may speak for this broker, and what it appends it applies at once.
-                // Whoever asks asks again, or another, if the queue is full.
-                let is_own = |proposal: &Proposal| proposal.id.incarnation == to;
-                let is_whole = footer::lacking(&proposals).next().is_none();
-                if is_whole && !proposals.iter().any(is_own) {
-                    drop(self.queue.try_send(Request::Help(proposals)));
-                }
-            }
-        }
-    }
-
     /// Forgets what was queued, takes a new incarnation and follows the log to its tail.
     ///
     /// Comes back when the tail was reached, or the driver is gone (which [`Machine::halted`]
@@ -466,6 +432,12 @@ impl Machine {
         if let Some(driver) = self.shared.driver.get() {
             driver.abort();
         }
+    }
+
+    /// Whether it was killed, or has stopped.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.queue.is_closed()
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message;
 
@@ -13,9 +14,13 @@ use crate::command::codec::{self, CodecError, wire};
 use crate::command::{Endpoint, Incarnation, Proposal};
 use crate::envelope::Format;
 use crate::lsn::Lsn;
+use crate::port::PortError;
 
+pub mod blocks;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
+
+use blocks::{BLOCKS_ASKED_MAX, BlockAddress, BlockAnswer, StoredAddress};
 
 const PEER_FORMAT: Format = Format { magic: *b"ODRH", version: 1 };
 
@@ -48,6 +53,9 @@ pub enum News {
         /// The footers that they name, in order, each in a zstd frame.
         footers: Vec<Bytes>,
     },
+    /// Somebody would like the content of these blocks, and waits for a [`BlockAnswer`] on the same
+    /// connection: see [`PeerLink::ask`]. At least one, and at most [`BLOCKS_ASKED_MAX`].
+    Ask(Vec<BlockAddress>),
 }
 
 /// An entry that is sent along.
@@ -67,17 +75,32 @@ impl SentEntry {
 }
 
 /// A way to other brokers.
+#[async_trait]
 pub trait PeerLink: fmt::Debug + Send + Sync {
     /// Sends a message to the broker at `endpoint`, if that is possible just now; never waits.
     fn send(&self, endpoint: &Endpoint, message: PeerMessage);
+
+    /// Asks the broker at `endpoint` for blocks ([`News::Ask`]), and waits for the answer for as
+    /// long as it takes: whoever asks decides how long that may be. A question has no effect, so
+    /// how an error is sorted matters to nobody.
+    async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        question: PeerMessage,
+    ) -> Result<BlockAnswer, PortError>;
 }
 
 /// No way: for a broker that is alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoPeers;
 
+#[async_trait]
 impl PeerLink for NoPeers {
     fn send(&self, _: &Endpoint, _: PeerMessage) {}
+
+    async fn ask(&self, _: &Endpoint, _: PeerMessage) -> Result<BlockAnswer, PortError> {
+        Err(PortError::determinate("there is no way to other brokers"))
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,6 +117,8 @@ struct Stored {
     entry: Bytes,
     #[prost(bytes = "bytes", repeated, tag = "6")]
     footers: Vec<Bytes>,
+    #[prost(message, repeated, tag = "7")]
+    asked: Vec<StoredAddress>,
 }
 
 impl PeerMessage {
@@ -110,6 +135,7 @@ impl PeerMessage {
                 stored.help = proposals.iter().map(Into::into).collect();
                 stored.footers.clone_from(footers);
             }
+            News::Ask(blocks) => stored.asked = blocks.iter().map(Into::into).collect(),
         }
         PEER_FORMAT.seal(&stored.encode_to_vec())
     }
@@ -119,6 +145,13 @@ impl PeerMessage {
         let (_, payload) = PEER_FORMAT.open(bytes)?;
         let stored = Stored::decode(payload)?;
         let news = match stored.filled {
+            0 if !stored.asked.is_empty() => {
+                if stored.asked.len() > BLOCKS_ASKED_MAX {
+                    return Err(CodecError::Field("asked"));
+                }
+                let blocks = stored.asked.into_iter().map(TryInto::try_into);
+                News::Ask(blocks.collect::<Result<_, CodecError>>()?)
+            }
             0 => {
                 let proposals = stored.help.into_iter().map(codec::proposal);
                 let proposals = proposals.collect::<Result<_, CodecError>>()?;
@@ -136,8 +169,12 @@ impl PeerMessage {
 
 #[cfg(test)]
 mod tests {
+    use odradek_protocol::id::{TopicId, TopicPartition};
+    use uuid::Uuid;
+
     use super::*;
     use crate::command::{Command, CommandId};
+    use crate::segment::SegmentId;
 
     #[test]
     fn a_message_is_read_back_as_it_was_sent() {
@@ -149,7 +186,15 @@ mod tests {
         let entry = SentEntry { bytes: bytes.clone(), footers: Vec::new() };
         let with_footers = SentEntry { bytes, footers: footers.clone() };
         let help = News::Help { proposals, footers };
-        for news in [filled(None), filled(Some(entry)), filled(Some(with_footers)), help] {
+        let address = BlockAddress {
+            segment: SegmentId { began: Lsn::new(5), incarnation: Incarnation(8), counter: 2 },
+            segment_bytes: 4000,
+            position: 900,
+            stored_bytes: 77,
+            owner: TopicPartition { topic: TopicId(Uuid::from_u128(3)), partition: 12 },
+        };
+        let ask = News::Ask(vec![address, BlockAddress { position: 977, ..address }]);
+        for news in [filled(None), filled(Some(entry)), filled(Some(with_footers)), help, ask] {
             let message = PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
             let bytes = message.encode();
             assert_eq!(PeerMessage::decode(&bytes), Ok(message));

@@ -2,9 +2,10 @@
 //!
 //! Planning is one short look at the state and touches no network; fetching reads blocks and never
 //! touches the state. Batches leave as they came, but for the sixteen bytes before their checksum
-//! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights,
-//! ranges) is in [`blocks`], who gets into whose way in [`lane`], what is read before it is asked
-//! for in [`ahead`]; finding an offset by time is in [`timestamps`].
+//! begins, where base offset and leader epoch stand. Where blocks come from (memory, flights, disk,
+//! ranges) is in [`blocks`], who gets into whose way in [`lane`], which broker reads for which in
+//! [`neighbours`], what is read before it is asked for in [`ahead`]; finding an offset by time is
+//! in [`timestamps`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use odradek_protocol::record::RecordBatch;
 
 use crate::machine::Machine;
 use crate::object::ObjectStore;
+use crate::peer::PeerLink;
 use crate::state::State;
 use crate::state::partition::{AbortedTransaction, Content, Extent, Partition};
 
@@ -23,12 +25,15 @@ mod ahead;
 mod batches;
 mod blocks;
 mod boundaries;
+mod disk;
 mod lane;
+mod neighbours;
 mod ranges;
 mod spans;
 mod timestamps;
 
 pub use blocks::Blocks;
+pub use disk::{DiskCache, DiskCacheConfig, DiskCacheError};
 pub use timestamps::TimestampOffset;
 
 use ahead::ReadAhead;
@@ -36,6 +41,7 @@ pub(crate) use batches::{Batches, PlacedBatch};
 pub(crate) use blocks::Located;
 use blocks::{BlockKey, BlockRead, Wanted};
 use lane::Lane;
+use neighbours::Neighbours;
 
 /// How the reader behaves.
 #[derive(Clone, Debug)]
@@ -55,10 +61,16 @@ pub struct ReaderConfig {
     /// How long a read at the tail waits for others of the same segment, to be one range with them;
     /// zero if none does.
     pub gather: std::time::Duration,
+    /// How long a read at the tail waits, if it gathers, for another broker of the same zone that
+    /// may have the blocks or reads them for all, before it turns to the store; zero if none is
+    /// asked.
+    pub ask_max: std::time::Duration,
     /// How often a range is tried, and how long each try may take.
     pub get_attempts_max: u32,
     /// See `get_attempts_max`.
     pub get_attempt_max: std::time::Duration,
+    /// Where blocks are kept that memory has no room for, if anywhere.
+    pub disk: Option<DiskCache>,
 }
 
 impl Default for ReaderConfig {
@@ -71,8 +83,10 @@ impl Default for ReaderConfig {
             range_bytes_max: 8 * 1024 * 1024,
             range_gap_max: 64 * 1024,
             gather: std::time::Duration::ZERO,
+            ask_max: std::time::Duration::ZERO,
             get_attempts_max: 3,
             get_attempt_max: std::time::Duration::from_secs(5),
+            disk: None,
         }
     }
 }
@@ -189,11 +203,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader over this replica and this store.
-    pub fn new(machine: Machine, objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
+    /// A reader over this replica, this store and these other brokers.
+    pub fn new(
+        machine: Machine,
+        objects: Arc<dyn ObjectStore>,
+        peers: Arc<dyn PeerLink>,
+        config: ReaderConfig,
+    ) -> Self {
         // Half of what there is for them: the other half is what they were last given.
         let ahead = Arc::new(ReadAhead::new(config.catch_up_bytes_max() / 2));
-        Self { machine, blocks: Blocks::new(objects, config), ahead }
+        let neighbours = Neighbours::new(machine.clone(), peers, config.ask_max);
+        let blocks = Blocks::among(Some(neighbours), objects, config);
+        Self { machine, blocks, ahead }
     }
 
     /// The blocks in memory, for the writer to add to.

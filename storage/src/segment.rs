@@ -63,7 +63,7 @@ const CONTENT_BYTES_MAX: u32 = 256 * 1024 * 1024;
 pub struct SegmentId {
     /// The last entry its broker had applied when the segment was begun.
     pub began: Lsn,
-    /// Who wrote it.
+    /// Which task of which broker gave it its name.
     pub incarnation: Incarnation,
     /// Which of its segments.
     pub counter: u64,
@@ -94,7 +94,8 @@ impl SegmentId {
         (id.key() == *key).then_some(id)
     }
 
-    fn to_bytes(self) -> [u8; 24] {
+    /// A form of it to be hashed.
+    pub(crate) fn to_bytes(self) -> [u8; 24] {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&self.began.get().to_be_bytes());
         bytes[8..16].copy_from_slice(&self.incarnation.0.to_be_bytes());

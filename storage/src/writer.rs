@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::command::{FooterRef, Rejection, Run};
 use crate::machine::Machine;
-use crate::names::Names;
+use crate::names::{Names, Task};
 use crate::object::{ObjectStore, Put};
 use crate::offload::off_the_workers;
 use crate::port::PortError;
@@ -177,11 +177,10 @@ impl Writer {
         objects: Arc<dyn ObjectStore>,
         blocks: Blocks,
         config: WriterConfig,
-        seed: u64,
     ) -> Self {
         let (queue, requests) = mpsc::channel(config.queue_max);
         let (sealed, uploads) = mpsc::channel(config.uploads_inflight_max);
-        let names = Names::new(machine.clone(), seed, *b"segments");
+        let names = Names::new(machine.clone(), Task::WRITING);
         let uploading = Arc::new(Uploading::default());
         let wakes = Wakes::default();
         let upload =

@@ -33,6 +33,15 @@ def test_a_taken_port_is_an_error_that_names_it(start_broker, tmp_path):
     server.check_alive()
 
 
+def test_a_disk_cache_that_can_not_be_one_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+    places = ["--store", "memory:", "--log", "memory:", "--disk-cache", tmp_path / "file" / "cache"]
+    command = [BROKER_BIN, "--listen", "127.0.0.1:0", *places]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert f"disk cache {tmp_path}/file/cache: " in done.stderr
+
+
 def test_clients_are_led_to_the_advertised_address(start_broker):
     port = free_port()
     server = start_broker("--advertise", f"localhost:{port}", port=port)

@@ -44,6 +44,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("envelope", entries::envelope, entries::envelope_seeds),
     target("entry", entries::run, entries::seeds),
     target("peer_message", entries::peer_message, entries::peer_message_seeds),
+    target("peer_answer", entries::peer_answer, entries::peer_answer_seeds),
     target("segment_footer", segments::footer, segments::footer_seeds),
     target("segment_block", segments::block, segments::block_seeds),
     target("state", state::run, state::seeds),

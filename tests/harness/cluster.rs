@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use odradek::broker::{Broker, Foundation};
 use odradek::config::Config;
 use odradek_storage::clock::{Clock, SystemClock};
+use odradek_storage::engine::Engine;
 use odradek_storage::location::{open_log, open_object_store};
 use odradek_storage::log::MetadataLog;
 use odradek_storage::log::memory::MemoryLog;
@@ -82,6 +83,11 @@ impl Cluster {
     /// Where the broker in this place listens.
     pub fn address(&self, place: usize) -> SocketAddr {
         self.brokers[place].as_ref().unwrap().address()
+    }
+
+    /// What the broker in this place stands on.
+    pub fn engine(&self, place: usize) -> &Engine {
+        self.brokers[place].as_ref().unwrap().engine()
     }
 
     /// Where it listens for the clients of a zone.

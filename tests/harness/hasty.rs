@@ -62,15 +62,17 @@ fn reader(gathers: bool) -> ReaderConfig {
     let default = ReaderConfig { cache_bytes_max: 4096, ..ReaderConfig::default() };
     if gathers {
         // Of which a quarter is room for two segments as they are read.
-        let gather = Duration::from_millis(2);
-        return ReaderConfig { gather, cache_bytes_max: 16 * 1024, ..default };
+        let (gather, ask_max) = (Duration::from_millis(2), Duration::from_millis(100));
+        return ReaderConfig { gather, ask_max, cache_bytes_max: 16 * 1024, ..default };
     }
     default
 }
 
-/// Where the broker that is started as number `number` can be reached.
+/// Where the broker that is started as number `number` can be reached, and its zone: two of three
+/// are neighbours.
 pub fn address(number: u64) -> BrokerAddress {
-    BrokerAddress { host: format!("broker-{number}"), port: 9092, ..BrokerAddress::default() }
+    let zone = Some(if number.is_multiple_of(3) { "b" } else { "a" }.to_owned());
+    BrokerAddress { host: format!("broker-{number}"), port: 9092, zone, ..BrokerAddress::default() }
 }
 
 /// The tasks that move, expire, rewrite and delete data, each a few times in ten ticks, with merged

@@ -249,14 +249,14 @@ impl World {
             objects: Arc::new(objects.clone()),
             log: Arc::new(log.clone()),
             clock,
-            peers: Arc::new(self.peers.clone()),
+            peers: Arc::new(self.peers.way_of(&hasty::address(number).host)),
         };
         let life = hasty::life(TICK, UNIT_BYTES);
         let inline_bytes_max = self.plan.inline_bytes_max;
         let config = hasty::engine(number, seed, SNAPSHOT_ENTRIES, inline_bytes_max, life);
         let BrokerAddress { host, port, .. } = config.address.clone();
         let engine = Engine::start(config, ports).await.unwrap();
-        self.peers.enter(&host, port, engine.machine.clone());
+        self.peers.enter(&host, port, engine.clone());
         let broker = Running { slot, engine, objects, log };
         let mut shared = self.lock();
         self.spoil(&broker, shared.has_faults);

@@ -230,7 +230,7 @@ impl World {
         let objects = FaultyObjectStore::new(Arc::new(self.objects.clone()), seed ^ 1, faults);
         let log = FaultyLog::new(Arc::new(self.log.clone()), seed ^ 2, log_faults);
         let clock = Arc::clone(&self.clock);
-        let peers = Arc::new(self.peers.clone());
+        let peers = Arc::new(self.peers.way_of(&hasty::address(self.started).host));
         let (store, order) = (Arc::new(objects.clone()), Arc::new(log.clone()));
         let ports = Ports { objects: store, log: order, clock, peers };
         // A broker that is refused its log at start ends; whoever supervises it starts it again.
@@ -245,7 +245,7 @@ impl World {
             sleep(Duration::from_millis(100)).await;
         };
         let BrokerAddress { host, port, .. } = hasty::address(self.started);
-        self.peers.enter(&host, port, engine.machine.clone());
+        self.peers.enter(&host, port, engine.clone());
         self.history.lock().unwrap().say(format!("broker {} starts", self.started));
         tokio::spawn(self.digests.clone().compare(engine.clone(), self.plan.seed, 1));
         Running { engine, objects, log }

@@ -8,6 +8,7 @@ mod bad_input;
 mod delete_records;
 mod fetch_sessions;
 mod membership;
+mod neighbours;
 mod produce_fetch;
 mod restart;
 mod stale_broker;

@@ -41,14 +41,14 @@ async fn start(number: u64, log: &MemoryLog, objects: &MemoryObjectStore, peers:
     let log = FaultyLog::new(Arc::new(log.clone()), number, faults);
     let clock = Arc::new(ManualClock::new(1_700_000_000_000));
     let link: Arc<dyn PeerLink> = match peers {
-        Some(room) => Arc::new(room.clone()),
+        Some(room) => Arc::new(room.way_of(&alone::host(number))),
         None => Arc::new(NoPeers),
     };
     let ports =
         Ports { objects: Arc::new(objects.clone()), log: Arc::new(log), clock, peers: link };
     let engine = Engine::start(alone::config(number), ports).await.unwrap();
     if let Some(room) = peers {
-        room.enter(&alone::host(number), 1, engine.machine.clone());
+        room.enter(&alone::host(number), 1, engine.clone());
     }
     engine
 }

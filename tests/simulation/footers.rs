@@ -111,10 +111,10 @@ impl Place {
             objects: Arc::new(objects),
             log: Arc::new(self.log.clone()),
             clock: Arc::new(ManualClock::new(1_700_000_000_000)),
-            peers: Arc::new(self.room.clone()),
+            peers: Arc::new(self.room.way_of(&alone::host(number))),
         };
         let engine = Engine::start(config, ports).await?;
-        self.room.enter(&alone::host(number), 1, engine.machine.clone());
+        self.room.enter(&alone::host(number), 1, engine.clone());
         Ok(Site { engine, faults })
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use odradek_protocol::id::{Offset, TopicPartition};
 use odradek_storage::clock::ManualClock;
 use odradek_storage::command::{Command, Outcome};
+use odradek_storage::counts::PortCounts;
 use odradek_storage::engine::{Engine, EngineConfig, Ports};
 use odradek_storage::log::memory::MemoryLog;
 use odradek_storage::object::faulty::{Faults, FaultyObjectStore};
@@ -22,7 +23,8 @@ use tokio::time::sleep;
 
 const PARTITIONS: i32 = 240;
 
-/// Segments that are written.
+/// Segments for each broker that reads: so many it reads itself, if its zone shares them, and it
+/// learns from the first few how to.
 const SEGMENTS: u64 = 100;
 
 /// Bytes of each batch, of which a segment has one of every partition.
@@ -31,6 +33,8 @@ const VALUE: Bytes = Bytes::from_static(&[7; 8 * 1024]);
 /// Who reads how much of the topic, and how fast.
 #[derive(Clone, Copy)]
 struct Readers {
+    /// Brokers that they are spread over, all of one zone.
+    brokers: u64,
     consumers: i32,
     /// Partitions of each, which nobody else reads.
     partitions: i32,
@@ -38,13 +42,21 @@ struct Readers {
     think_max: Duration,
 }
 
+impl Readers {
+    /// Segments that are written for them.
+    fn segments(&self) -> u64 {
+        SEGMENTS * self.brokers
+    }
+}
+
 fn partition(partition: i32) -> TopicPartition {
     TopicPartition { topic: TOPIC, partition }
 }
 
 /// Everything stays where it was written.
-fn config(number: u64) -> EngineConfig {
-    let mut config = alone::config(number);
+fn config(number: u64, zone: &str, reader: ReaderConfig) -> EngineConfig {
+    let mut config = EngineConfig { reader, ..alone::config(number) };
+    config.address.zone = Some(zone.to_owned());
     config.life.merger.interval = Duration::from_secs(60 * 60);
     config.writer.puts_per_second = Some(4);
     config
@@ -59,10 +71,10 @@ async fn start(number: u64, config: EngineConfig, place: &Place) -> Engine {
         objects: Arc::new(FaultyObjectStore::new(Arc::new(place.objects.clone()), number, faults)),
         log: Arc::new(place.log.clone()),
         clock: Arc::new(ManualClock::new(1_700_000_000_000)),
-        peers: Arc::new(place.room.clone()),
+        peers: Arc::new(place.room.way_of(&alone::host(number))),
     };
     let engine = Engine::start(config, ports).await.unwrap();
-    place.room.enter(&alone::host(number), 1, engine.machine.clone());
+    place.room.enter(&alone::host(number), 1, engine.clone());
     engine
 }
 
@@ -72,16 +84,30 @@ struct Place {
     room: MemoryPeers,
 }
 
-/// Writes on one broker and reads on another, and says how many requests that one needed for each
-/// segment, and how many bytes it read for each that was wanted.
-async fn requests_per_segment(reader: ReaderConfig, readers: Readers) -> (f64, f64) {
+/// What reading cost.
+struct Cost {
+    /// Requests of all that read together for each segment.
+    requests: f64,
+    /// Bytes that they read for each that was wanted.
+    bytes: f64,
+    /// How many questions to a neighbour were answered for each segment.
+    asked: f64,
+}
+
+/// Writes on a broker of one zone and reads on others of a second; of those as many as `dead` says
+/// are killed before.
+async fn cost(zones: [&str; 2], reader: ReaderConfig, readers: Readers, dead: usize) -> Cost {
     let place = Place {
         log: MemoryLog::default(),
         objects: MemoryObjectStore::default(),
         room: MemoryPeers::new(1, 0.0, Duration::from_millis(1)),
     };
-    let writing = start(1, config(1), &place).await;
-    let reading = start(2, EngineConfig { reader, ..config(2) }, &place).await;
+    let writing = start(1, config(1, zones[0], reader.clone()), &place).await;
+    let mut reading = Vec::new();
+    for number in 0..readers.brokers {
+        let config = config(number + 2, zones[1], reader.clone());
+        reading.push(start(number + 2, config, &place).await);
+    }
     let create = Command::CreateTopic {
         topic: TOPIC,
         name: "t".to_owned(),
@@ -90,19 +116,26 @@ async fn requests_per_segment(reader: ReaderConfig, readers: Readers) -> (f64, f
         configs: Default::default(),
     };
     assert_eq!(writing.machine.propose(create).await, Ok(Outcome::Done));
-    assert!(reading.machine.barrier().await.is_ok());
-    let Readers { consumers, partitions, think_max } = readers;
-    let requests = || reading.ports.get.answered.read().count;
-    let (requests_before, bytes_before) = (requests(), reading.ports.get.bytes.get());
+    for engine in &reading {
+        assert!(engine.machine.barrier().await.is_ok());
+    }
+    reading.drain(..dead).for_each(|engine| engine.kill());
+    let sum = |of: fn(&PortCounts) -> u64| reading.iter().map(|it| of(&it.ports)).sum::<u64>();
+    let requests = || sum(|ports| ports.get.answered.read().count);
+    let (requests_before, bytes_before) = (requests(), sum(|ports| ports.get.bytes.get()));
+    let segments = readers.segments();
+    let Readers { consumers, partitions, think_max, .. } = readers;
     let consumers: Vec<_> = (0..consumers)
         .map(|number| {
             let own: Vec<_> =
                 (0..partitions).map(|it| partition(it * consumers + number)).collect();
             let random = StdRng::seed_from_u64(u64::from(number.unsigned_abs()));
-            tokio::spawn(consume(reading.clone(), own, think_max, random))
+            let engine = &reading[usize::try_from(number).unwrap() % reading.len()];
+            let end = Offset(i64::try_from(segments).unwrap());
+            tokio::spawn(consume(engine.clone(), own, end, think_max, random))
         })
         .collect();
-    for _ in 0..SEGMENTS {
+    for _ in 0..segments {
         let one = |at| (partition(at), batch(&VALUE, (-1, -1, -1)));
         let answers = writing.writer.append((0..PARTITIONS).map(one).collect()).await.unwrap();
         assert!(answers.await.iter().all(Result::is_ok));
@@ -110,30 +143,34 @@ async fn requests_per_segment(reader: ReaderConfig, readers: Readers) -> (f64, f
     for consumer in consumers {
         consumer.await.unwrap();
     }
-    let segments = reading.machine.read(|state| state.segments().referenced().len());
-    assert_eq!(segments, usize::try_from(SEGMENTS).unwrap());
-    let wanted = u64::try_from(readers.consumers * readers.partitions).unwrap() * SEGMENTS;
+    let written = writing.machine.read(|state| state.segments().referenced().len());
+    assert_eq!(written, usize::try_from(segments).unwrap());
+    let wanted = u64::try_from(readers.consumers * readers.partitions).unwrap() * segments;
     let ratio = |one: u64, other: u64| {
         f64::from(u32::try_from(one).unwrap()) / f64::from(u32::try_from(other).unwrap())
     };
-    let read = reading.ports.get.bytes.get() - bytes_before;
+    let read = sum(|ports| ports.get.bytes.get()) - bytes_before;
     let wanted_bytes = wanted * u64::try_from(batch_bytes()).unwrap();
-    (ratio(requests() - requests_before, SEGMENTS), ratio(read, wanted_bytes))
+    Cost {
+        requests: ratio(requests() - requests_before, segments),
+        bytes: ratio(read, wanted_bytes),
+        asked: ratio(sum(|ports| ports.ask.answered.read().count), segments),
+    }
 }
 
 fn batch_bytes() -> usize {
     batch(&VALUE, (-1, -1, -1)).bytes.len()
 }
 
-/// Reads these partitions to the end of what is written, as a consumer does: all of them with one
-/// request, which is answered when there is something.
+/// Reads these partitions up to an offset, as a consumer does: all of them with one request, which
+/// is answered when there is something.
 async fn consume(
     engine: Engine,
     own: Vec<TopicPartition>,
+    end: Offset,
     think_max: Duration,
     mut random: StdRng,
 ) {
-    let end = Offset(i64::try_from(SEGMENTS).unwrap());
     let mut offsets = vec![Offset(0); own.len()];
     while offsets.iter().any(|at| *at < end) {
         let target = |(partition, offset): (&TopicPartition, &Offset)| FetchTarget {
@@ -158,23 +195,54 @@ async fn consume(
 
 /// As it is where requests are paid for.
 fn gathers() -> ReaderConfig {
-    let gather = Duration::from_millis(3);
-    ReaderConfig { gather, range_gap_max: 1024 * 1024, ..ReaderConfig::default() }
+    let (gather, ask_max) = (Duration::from_millis(3), Duration::from_millis(300));
+    ReaderConfig { gather, ask_max, range_gap_max: 1024 * 1024, ..ReaderConfig::default() }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_segment_is_read_once_however_many_consumers_want_parts_of_it() {
     for (consumers, partitions) in [(1, PARTITIONS), (40, 6), (240, 1), (8, 3)] {
         for think_max in [20, 400].map(Duration::from_millis) {
-            let readers = Readers { consumers, partitions, think_max };
-            let alone = requests_per_segment(ReaderConfig::default(), readers).await;
-            let (requests, bytes) = requests_per_segment(gathers(), readers).await;
+            let readers = Readers { brokers: 1, consumers, partitions, think_max };
+            let alone = cost(["a", "b"], ReaderConfig::default(), readers, 0).await;
+            let Cost { requests, bytes, .. } = cost(["a", "b"], gathers(), readers, 0).await;
             println!(
                 "{consumers} consumers of {partitions} partitions, {think_max:?} at most from \
                  answer to request: {requests:.2} GETs a segment, {bytes:.2} bytes read for each \
-                 wanted; {alone:.2?} where each reads for itself"
+                 wanted; {:.2} and {:.2} where each reads for itself",
+                alone.requests, alone.bytes
             );
             assert!(requests <= 1.2, "{requests} of {consumers} consumers");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_is_read_once_for_all_brokers_of_a_zone_and_never_in_that_of_its_writer() {
+    for think_max in [20, 400].map(Duration::from_millis) {
+        let readers = Readers { brokers: 4, consumers: 40, partitions: 6, think_max };
+        let near = cost(["a", "a"], gathers(), readers, 0).await;
+        let far = cost(["a", "b"], gathers(), readers, 0).await;
+        let alone =
+            cost(["a", "b"], ReaderConfig { ask_max: Duration::ZERO, ..gathers() }, readers, 0);
+        let alone = alone.await;
+        println!(
+            "4 brokers, {think_max:?} at most from answer to request: {:.2} GETs a segment in the \
+             zone of the writer ({:.2} questions), {:.2} in another ({:.2} questions), {:.2} where \
+             each broker reads for itself",
+            near.requests, near.asked, far.requests, far.asked, alone.requests
+        );
+        // Each reads the marker of the cluster once.
+        assert!(near.requests <= 0.05, "{}", near.requests);
+        assert!(far.requests <= 1.2, "{}", far.requests);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_and_is_dead_is_waited_for_once_a_second_until_it_is_known_to_be_dead() {
+    let think_max = Duration::from_millis(20);
+    let readers = Readers { brokers: 4, consumers: 40, partitions: 6, think_max };
+    let Cost { requests, .. } = cost(["a", "b"], gathers(), readers, 2).await;
+    println!("2 of 4 brokers dead: {requests:.2} GETs a segment");
+    assert!(requests <= 2.0, "{requests}");
 }

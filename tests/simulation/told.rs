@@ -51,10 +51,10 @@ async fn start(
         objects: Arc::new(objects.clone()),
         log: Arc::new(log.clone()),
         clock: Arc::new(ManualClock::new(1_700_000_000_000)),
-        peers: Arc::new(room.clone()),
+        peers: Arc::new(room.way_of(&alone::host(seed))),
     };
     let engine = Engine::start(alone::config(seed), ports).await.unwrap();
-    room.enter(&alone::host(seed), 1, engine.machine.clone());
+    room.enter(&alone::host(seed), 1, engine.clone());
     engine
 }
 

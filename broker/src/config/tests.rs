@@ -69,6 +69,8 @@ fn values_that_make_no_sense_are_refused() {
         &["--advertise", "host:99999"],
         &["--request-bytes-max", "1"],
         &["--cluster", "a/b"],
+        &["--disk-cache", "d", "--disk-cache-bytes", "1000000"],
+        &["--disk-cache-bytes", "1000000000"],
     ] {
         assert!(Config::from_settings(flags(arguments)).is_err(), "{arguments:?}");
     }
@@ -82,4 +84,14 @@ fn nobody_is_shown_metrics_unless_somebody_says_where() {
     assert_eq!(config.metrics_listen.as_deref(), Some("0.0.0.0:9464"));
     let given = environment(&[("ODRADEK_METRICS_LISTEN", "nowhere")]).unwrap();
     assert!(Config::from_settings(given).unwrap_err().to_string().contains("\"nowhere\""));
+}
+
+#[test]
+fn nothing_is_kept_on_disk_unless_somebody_says_where() {
+    assert_eq!(Config::from_settings(flags(&[])).unwrap().disk_cache, None);
+    let kept = |bytes_max| Some(DiskCacheConfig { folder: "7".into(), bytes_max });
+    let given = environment(&[("ODRADEK_DISK_CACHE", "7")]).unwrap();
+    assert_eq!(Config::from_settings(given.clone()).unwrap().disk_cache, kept(10 << 30));
+    let given = flags(&["--disk-cache-bytes", "100000000"]).over(given);
+    assert_eq!(Config::from_settings(given).unwrap().disk_cache, kept(100_000_000));
 }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use odradek_protocol::api::{self, APIS};
-use odradek_storage::counts::{Calls, RewriteCounts};
+use odradek_storage::counts::{Calls, DiskCacheCounts, RewriteCounts};
 use odradek_storage::state::State;
 
 use super::errors;
@@ -21,6 +21,9 @@ pub(super) fn page(context: &Context) -> String {
     waiting(&mut page, context);
     log(&mut page, context);
     ports(&mut page, context);
+    if let Some(disk_cache) = &context.disk_cache {
+        self::disk_cache(&mut page, disk_cache.counts());
+    }
     life(&mut page, context);
     clients(&mut page, context);
     page.finish()
@@ -134,6 +137,9 @@ fn ports(page: &mut Page, context: &Context) {
     let names =
         ["odradek_log_request_seconds", "odradek_log_failures_total", "odradek_log_bytes_total"];
     port(page, names, &log);
+    let names =
+        ["odradek_peer_request_seconds", "odradek_peer_failures_total", "odradek_peer_bytes_total"];
+    port(page, names, &[("blocks", &ports.ask)]);
 }
 
 fn port(page: &mut Page, names: [&str; 3], operations: &[(&str, &Calls)]) {
@@ -153,6 +159,36 @@ fn port(page: &mut Page, names: [&str; 3], operations: &[(&str, &Calls)]) {
     let mut metric = page.counter(bytes, "Bytes that were written and read.");
     for (operation, calls) in operations.iter().take(2) {
         metric.with(&[("operation", operation)], calls.bytes.get());
+    }
+}
+
+fn disk_cache(page: &mut Page, counts: &DiskCacheCounts) {
+    let help = "Blocks that were looked for in the cache on disk, because they were not in memory.";
+    let mut metric = page.counter("odradek_disk_cache_blocks_total", help);
+    for (outcome, count) in [("hit", &counts.hits), ("miss", &counts.misses)] {
+        metric.with(&[("outcome", outcome)], count.get());
+    }
+    let mut metric =
+        page.counter("odradek_disk_cache_bytes_total", "Bytes of blocks written and read there.");
+    for (operation, count) in [("write", &counts.bytes_written), ("read", &counts.bytes_read)] {
+        metric.with(&[("operation", operation)], count.get());
+    }
+    page.gauge("odradek_disk_cache_held_bytes", "Room that the blocks in it take.")
+        .is(counts.held_bytes.get());
+    let help = "Blocks that were not written to it, because the disk was behind, or that were too \
+                long for it.";
+    page.counter("odradek_disk_cache_skipped_total", help).is(counts.skipped.get());
+    let help = "What the disk failed to do: to read, to write, to read in time, or to give back \
+                what was written.";
+    let mut metric = page.counter("odradek_disk_cache_errors_total", help);
+    let kinds = [
+        ("read", &counts.read_errors),
+        ("write", &counts.write_errors),
+        ("slow", &counts.slow),
+        ("damaged", &counts.damaged),
+    ];
+    for (kind, count) in kinds {
+        metric.with(&[("kind", kind)], count.get());
     }
 }
 

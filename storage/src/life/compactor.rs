@@ -28,7 +28,7 @@ use super::rewriting::{self, RewriteError, Rewritten, rested_after};
 use crate::command::{FooterRef, Replacement};
 use crate::counts::LifeCounts;
 use crate::machine::Machine;
-use crate::names::Names;
+use crate::names::{Names, Task};
 use crate::object::ObjectStore;
 use crate::offload::off_the_workers;
 use crate::reader::{Batches, Blocks, FetchError, PlacedBatch, ReaderConfig};
@@ -149,7 +149,7 @@ impl Compactor {
         let reader = ReaderConfig { cache_bytes_max: 0, ..ReaderConfig::default() };
         Self {
             blocks: Blocks::new(Arc::clone(&objects), reader),
-            names: Names::new(machine.clone(), seed, *b"compact."),
+            names: Names::new(machine.clone(), Task::COMPACTION),
             machine,
             objects,
             config,

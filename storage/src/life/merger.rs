@@ -23,7 +23,7 @@ use super::rewriting::{self, Piece, RewriteError, Rewritten, rested_after};
 use crate::command::{FooterRef, NewExtent, Replacement};
 use crate::counts::LifeCounts;
 use crate::machine::Machine;
-use crate::names::Names;
+use crate::names::{Names, Task};
 use crate::object::ObjectStore;
 use crate::offload::off_the_workers;
 use crate::reader::{Batches, FetchError};
@@ -100,10 +100,9 @@ impl Merger {
         machine: Machine,
         objects: Arc<dyn ObjectStore>,
         config: MergerConfig,
-        seed: u64,
         counts: Arc<LifeCounts>,
     ) -> Self {
-        let names = Names::new(machine.clone(), seed, *b"merging.");
+        let names = Names::new(machine.clone(), Task::MERGING);
         let (unreadable, most) = (BTreeMap::new(), BTreeMap::new());
         Self { machine, objects, config, names, counts, unreadable, most }
     }

@@ -1,11 +1,12 @@
-//! Blocks: in memory, on their way, or in the store.
+//! Blocks: in memory, on their way, on disk, or in the store.
 //!
 //! However many readers want a block, it is read once: the first opens a flight, the others join
 //! it. Blocks that lie close together in a segment are read by one range. All who wait at the tail
 //! are woken by the same commit and want blocks of the same segment: a flight at the tail leaves a
-//! moment later, with what has been asked for of its segment until then. What the writer has just
-//! uploaded is put here by it, so a consumer at the tail of its own broker costs no read at all.
-//! Who is far behind it has a [`Lane`] of its own.
+//! moment later, with what has been asked for of its segment until then, to the broker of the zone
+//! that reads it for all of them ([`Neighbours`]) or to the store. What the writer has uploaded is
+//! put here by it, so a consumer at the tail of its own broker costs no read at all. Who is far
+//! behind it has a [`Lane`] of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,12 +23,17 @@ use tokio::time::sleep;
 use xxhash_rust::xxh3::Xxh3Builder;
 
 use super::lane::{Lane, Queue};
+use super::neighbours::{Neighbour, Neighbours};
 use super::ranges::{Ranges, open_one, stored_bytes};
 use super::{FetchError, ReaderConfig};
 use crate::object::ObjectStore;
+use crate::peer::blocks::BlockAddress;
 use crate::segment::SegmentId;
 use crate::state::State;
 use crate::state::partition::{Extent, Location, Partition};
+
+/// How long a flight to a neighbour waits for more to ask for, at most.
+const ASK_GATHER: Duration = Duration::from_millis(1);
 
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +54,11 @@ pub(crate) struct Wanted {
     /// The object, if the state holds it itself.
     inline: Option<Bytes>,
     pub(super) lane: Lane,
+    /// Whether it may be packed, so that nobody knows how long it is before it is read.
+    pub(super) may_be_packed: bool,
+    /// Whether another broker wants it: no flight is opened to a third one for it. One that was
+    /// opened before is joined, and takes as long as a question may.
+    is_favour: bool,
 }
 
 /// An extent, with the block that it lies in.
@@ -74,6 +85,8 @@ impl Located {
             segment_bytes: state.segments().bytes_of(location.segment).unwrap_or(0),
             inline: state.segments().inline(location.segment).cloned(),
             lane: Lane::Tail,
+            may_be_packed: !state.segments().is_as_written(location.segment),
+            is_favour: false,
         });
         Self { extent: *extent, wanted }
     }
@@ -133,6 +146,8 @@ pub struct Blocks {
 
 struct Inner {
     ranges: Arc<Ranges>,
+    /// Who may be asked before the store is.
+    neighbours: Option<Neighbours>,
     /// See [`ReaderConfig`].
     gather: Duration,
     /// What is read at the tail.
@@ -151,11 +166,50 @@ impl Weighter<BlockKey, Bytes> for ByBytes {
     }
 }
 
+impl From<&Wanted> for BlockAddress {
+    fn from(block: &Wanted) -> Self {
+        Self {
+            segment: block.key.segment,
+            segment_bytes: block.segment_bytes,
+            position: block.key.position,
+            stored_bytes: block.stored_bytes,
+            owner: block.owner,
+        }
+    }
+}
+
+impl From<BlockAddress> for Wanted {
+    /// What another broker asks for.
+    fn from(address: BlockAddress) -> Self {
+        Self {
+            key: BlockKey { segment: address.segment, position: address.position },
+            owner: address.owner,
+            stored_bytes: address.stored_bytes,
+            segment_bytes: address.segment_bytes,
+            inline: None,
+            lane: Lane::Tail,
+            may_be_packed: false,
+            is_favour: true,
+        }
+    }
+}
+
+impl BlockKey {
+    pub(super) fn of(segment: SegmentId, position: u64) -> Self {
+        Self { segment, position }
+    }
+}
+
 impl Wanted {
     /// The byte behind it.
     pub(super) fn end(&self) -> u64 {
         self.key.position.saturating_add(u64::from(self.stored_bytes))
     }
+}
+
+/// The blocks that are still to be had when these are there.
+fn left<T>(wanted: &[Wanted], given: &BTreeMap<BlockKey, T>) -> Vec<Wanted> {
+    wanted.iter().filter(|block| !given.contains_key(&block.key)).cloned().collect()
 }
 
 /// The content of the block that an extent lies in.
@@ -172,7 +226,17 @@ pub(super) fn content<'a>(
 }
 
 impl Blocks {
+    /// The blocks in this store. Nobody else is asked for any.
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, config: ReaderConfig) -> Self {
+        Self::among(None, objects, config)
+    }
+
+    /// The same for a broker that has neighbours.
+    pub(super) fn among(
+        neighbours: Option<Neighbours>,
+        objects: Arc<dyn ObjectStore>,
+        config: ReaderConfig,
+    ) -> Self {
         let others = config.catch_up_bytes_max() + config.spans_bytes_max();
         let cache_bytes = config.cache_bytes_max - others;
         let items = usize::try_from(cache_bytes / (64 * 1024)).unwrap_or(usize::MAX);
@@ -190,6 +254,7 @@ impl Blocks {
             cache,
             queue: Queue::new(config.catch_up_bytes_max()),
             flights: Mutex::default(),
+            neighbours,
             gather: config.gather,
             ranges: Arc::new(Ranges::new(objects, config)),
         };
@@ -301,14 +366,10 @@ impl Blocks {
         let flight = async move {
             let (wanted, blocks) = match cargo {
                 Cargo::Range(wanted) => {
-                    let blocks = inner.ranges.read(&wanted).await;
+                    let blocks = inner.read_range(&wanted).await;
                     (wanted, blocks)
                 }
-                Cargo::Gathered(segment) => {
-                    let wanted = inner.depart(segment).await;
-                    let blocks = inner.ranges.read_all(&wanted).await;
-                    (wanted, blocks)
-                }
+                Cargo::Gathered(segment) => inner.depart(segment).await,
             };
             let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
             for block in &wanted {
@@ -348,13 +409,55 @@ impl Inner {
         self.cache.get(key).or_else(|| self.queue.get(key))
     }
 
-    /// Waits until a flight leaves, and says what is on it.
-    async fn depart(&self, segment: SegmentId) -> Vec<Wanted> {
-        sleep(self.gather).await;
+    /// Waits until a flight leaves, and says what is on it when it is back.
+    async fn depart(&self, segment: SegmentId) -> (Vec<Wanted>, BTreeMap<BlockKey, BlockRead>) {
+        let neighbour = self.neighbours.as_ref().and_then(|all| Some((all, all.of(segment)?)));
+        // A question costs no money.
+        sleep(if neighbour.is_some() { self.gather.min(ASK_GATHER) } else { self.gather }).await;
+        let wanted = self.cargo(segment);
+        let mut blocks = self.ranges.on_disk(&wanted).await;
+        let rest = left(&wanted, &blocks);
+        if rest.is_empty() {
+            return (wanted, blocks);
+        }
+        blocks.extend(match neighbour {
+            Some((all, it)) if !rest.iter().any(|block| block.is_favour || block.may_be_packed) => {
+                self.read_by(all, it, &rest).await
+            }
+            _ => self.ranges.read_all(&rest).await,
+        });
+        (wanted, blocks)
+    }
+
+    /// Reads blocks of one range, from disk as far as they are there.
+    async fn read_range(&self, wanted: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
+        let mut blocks = self.ranges.on_disk(wanted).await;
+        if blocks.is_empty() {
+            return self.ranges.read(wanted).await;
+        }
+        blocks.extend(self.ranges.read_all(&left(wanted, &blocks)).await);
+        blocks
+    }
+
+    /// Closes the door of the flight of a segment.
+    fn cargo(&self, segment: SegmentId) -> Vec<Wanted> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cargo = flights.boarding.remove(&segment).map_or_else(Vec::new, |it| it.1);
         cargo.sort_by_key(|block| block.key);
         cargo
+    }
+
+    /// Takes from a neighbour what it has, and reads the rest.
+    async fn read_by(
+        &self,
+        neighbours: &Neighbours,
+        neighbour: Neighbour,
+        wanted: &[Wanted],
+    ) -> BTreeMap<BlockKey, BlockRead> {
+        let given = neighbours.ask(neighbour, wanted).await;
+        let mut blocks = self.ranges.read_all(&left(wanted, &given)).await;
+        blocks.extend(given.into_iter().map(|(key, content)| (key, Ok(content))));
+        blocks
     }
 }
 

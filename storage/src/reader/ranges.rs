@@ -1,4 +1,5 @@
-//! Ranges of segments: from blocks that are wanted to requests, and from bytes to blocks.
+//! Ranges of segments: from blocks that are wanted to requests, and from bytes to blocks. What was
+//! read is kept on disk, if there is a [`DiskCache`](super::DiskCache).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use crate::segment::{SegmentId, open_block};
 /// Blocks of up to this many bytes are opened by whoever has read them.
 const OPENED_AT_ONCE_MAX: u64 = 64 * 1024;
 
-/// The way to the store.
+/// The way to the store, and to the disk before it.
 pub(super) struct Ranges {
     objects: Arc<dyn ObjectStore>,
     config: ReaderConfig,
@@ -84,14 +85,14 @@ impl Ranges {
         let range = first.key.position..last.end();
         let mut failure = None;
         for _ in 0..self.config.get_attempts_max {
-            let blocks = match self.part(group, range.clone()).await {
-                Ok((start, bytes)) => Ok(self.open(group, start, bytes).await),
-                Err(cause) => Err(cause),
-            };
-            match blocks {
-                Ok(blocks) if blocks.values().all(Result::is_ok) => return blocks,
-                // Damaged on the way, perhaps: a second look tells.
-                Ok(blocks) => {
+            match self.part(group, range.clone()).await {
+                Ok((start, bytes)) => {
+                    let blocks = self.open(group, start, bytes.clone()).await;
+                    if blocks.values().all(Result::is_ok) {
+                        self.put_on_disk(group, start, &bytes);
+                        return blocks;
+                    }
+                    // Damaged on the way, perhaps: a second look tells.
                     self.spans().forget(first.key.segment);
                     failure = Some(blocks);
                 }
@@ -109,6 +110,25 @@ impl Ranges {
             tracing::error!(%segment, position, error, "block can't be read");
         }
         failure
+    }
+
+    /// What lies on disk of blocks of one segment, which are in order.
+    pub(super) async fn on_disk(&self, wanted: &[Wanted]) -> BTreeMap<BlockKey, BlockRead> {
+        match &self.config.disk {
+            Some(disk) => disk.read(wanted).await,
+            None => BTreeMap::new(),
+        }
+    }
+
+    /// Has blocks of a group kept on disk. What is read at the tail of a segment as it was written
+    /// is not: it soon lies elsewhere, merged, and would drive out what stays.
+    fn put_on_disk(&self, group: &[Wanted], start: u64, bytes: &Bytes) {
+        let is_passing = |it: &Wanted| matches!(it.lane, Lane::Tail) && !it.may_be_packed;
+        if let Some(disk) = &self.config.disk
+            && !group.iter().any(is_passing)
+        {
+            disk.put(group, start, bytes, is_sparse(group, bytes));
+        }
     }
 
     /// Opens the blocks of a group. Much of it takes milliseconds, and those at the tail would wait

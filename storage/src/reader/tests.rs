@@ -25,6 +25,7 @@ use crate::segment::SegmentId;
 use crate::segment::builder::{PendingBatch, SegmentBuilder};
 use crate::state::tests::chain::create_topic;
 
+mod disk;
 mod lanes;
 mod life;
 mod transactions;
@@ -79,7 +80,8 @@ impl Shelf {
         let config = MachineConfig { exclusive: true, ..MachineConfig::default() };
         let store = Arc::clone(&ports.objects);
         let machine = Machine::start(config, BrokerAddress::default(), ports, 1).await.unwrap();
-        let reader = Reader::new(machine.clone(), store, ReaderConfig::default());
+        let reader =
+            Reader::new(machine.clone(), store, Arc::new(NoPeers), ReaderConfig::default());
         let created = machine.propose(create_topic(ORDERS, 1)).await;
         assert_eq!(created, Ok(Outcome::Done));
         Self { machine, objects, reader, segments: 0 }

@@ -139,6 +139,11 @@ impl Segments {
         referenced.or_else(|| self.unreferenced.get(&id).map(|waits| waits.bytes))
     }
 
+    /// Whether a segment is as a writer made it: what is merged or compacted may be packed.
+    pub(crate) fn is_as_written(&self, id: SegmentId) -> bool {
+        self.referenced.get(&id).is_some_and(|refs| refs.level == 0)
+    }
+
     /// Adds `references` to a segment that is committed in whole or in part.
     pub(crate) fn commit(&mut self, id: SegmentId, committed: Committed, now: Lsn) {
         let Committed { bytes, level, references, by_footer } = committed;

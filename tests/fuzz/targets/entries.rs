@@ -1,20 +1,32 @@
 //! What is stored in the log and said between brokers: envelopes, entries, messages.
 
 use bytes::Bytes;
+use odradek_protocol::frame::LENGTH_BYTES;
+use odradek_protocol::id::{TopicId, TopicPartition};
 use odradek_storage::command::codec::ENTRY_FORMAT;
 use odradek_storage::command::{Command, CommandId, Entry, Incarnation, Proposal};
 use odradek_storage::envelope::Format;
 use odradek_storage::lsn::Lsn;
+use odradek_storage::peer::blocks::{ANSWER_PREFIX_BYTES, BlockAddress, BlockAnswer, GivenBlock};
 use odradek_storage::peer::{News, PeerMessage, SentEntry};
+use odradek_storage::segment::SegmentId;
+use uuid::Uuid;
 
-use super::oracle::bounded_with;
+use super::oracle::{bounded, bounded_with};
 use super::samples::golden;
 
 /// As `peer` says it; a message that is sealed by another hand is refused like any other.
 const PEER_FORMAT: Format = Format { magic: *b"ODRH", version: 1 };
 
+/// As `peer::blocks` says it.
+const ANSWER_FORMAT: Format = Format { magic: *b"ODRB", version: 1 };
+
 /// Bytes before the payload of an envelope.
 const HEADER_BYTES: usize = 16;
+
+/// A segment that brokers speak of.
+const SEGMENT: SegmentId =
+    SegmentId { began: Lsn::new(5), incarnation: Incarnation(8), counter: 2 };
 
 /// Memory for each byte besides the usual: commands are wide, and the shortest take two bytes.
 /// An entry has at most 384 KiB.
@@ -89,6 +101,13 @@ pub(crate) fn peer_messages() -> Vec<Bytes> {
     };
     let mut help = Entry::decode(&golden("entry_v1.bin")).unwrap().proposals;
     help.truncate(9);
+    let address = BlockAddress {
+        segment: SEGMENT,
+        segment_bytes: 4000,
+        position: 900,
+        stored_bytes: 77,
+        owner: TopicPartition { topic: TopicId(Uuid::from_u128(3)), partition: 12 },
+    };
     let filled = |entry| News::Filled { lsn: Lsn::new(77), entry };
     let footers = vec![Bytes::from_static(b"a footer"), Bytes::from_static(b"another")];
     let bytes = golden("entry_v1.bin");
@@ -100,7 +119,39 @@ pub(crate) fn peer_messages() -> Vec<Bytes> {
         filled(Some(with_footers)),
         News::Help { proposals: vec![heartbeat], footers: Vec::new() },
         News::Help { proposals: help, footers },
+        News::Ask(vec![address, BlockAddress { position: 977, ..address }]),
     ];
     let message = |news| PeerMessage { to: Incarnation(1), from: Incarnation(2), news };
     news.into_iter().map(|news| message(news).encode()).collect()
+}
+
+/// The input is the head of an answer to a question for blocks, after a byte that says how much of
+/// it is content.
+pub(crate) fn peer_answer(data: &[u8]) {
+    let Some((content_bytes, data)) = data.split_first() else { return };
+    let (head, contents) = data.split_at(data.len().saturating_sub((*content_bytes).into()));
+    let head = ANSWER_FORMAT.seal(head);
+    let length = u32::try_from(head.len()).unwrap().to_be_bytes();
+    let bytes = Bytes::from([&length, &head[..], contents].concat());
+    let decoded = bounded(data.len(), || BlockAnswer::decode(bytes));
+    let Ok(answer) = decoded else { return };
+    let encoded = Bytes::from(answer.clone().encode().concat());
+    assert_eq!(BlockAnswer::decode(encoded.slice(LENGTH_BYTES..)), Ok(answer));
+}
+
+pub(crate) fn peer_answer_seeds() -> Vec<Vec<u8>> {
+    let block = |position, content: &'static [u8]| GivenBlock {
+        segment: SEGMENT,
+        position,
+        content: Bytes::from_static(content),
+    };
+    let few = vec![block(0, b"some content"), block(12, b""), block(12, b"more")];
+    let many = (0..200).map(|position| block(position, b"x")).collect();
+    let seed = |blocks| {
+        let answer = BlockAnswer { blocks };
+        let content_bytes = u8::try_from(answer.content_bytes()).unwrap();
+        let encoded = answer.encode().concat();
+        [&[content_bytes], &encoded[ANSWER_PREFIX_BYTES + HEADER_BYTES..]].concat()
+    };
+    [Vec::new(), few, many].map(seed).to_vec()
 }

@@ -76,7 +76,7 @@ impl Broker {
             objects: Arc::new(objects.clone()),
             log: Arc::new(StoppedLog { inner: log.clone(), door: door.clone() }),
             clock: Arc::<ManualClock>::clone(&site.clock),
-            peers: Arc::new(site.peers.clone()),
+            peers: Arc::new(site.peers.way_of(&address(place).host)),
         };
         let engine = loop {
             match Engine::start(config(place, seed), ports.clone()).await {
@@ -85,7 +85,7 @@ impl Broker {
             }
         };
         let BrokerAddress { host, port, .. } = address(place);
-        site.peers.enter(&host, port, engine.machine.clone());
+        site.peers.enter(&host, port, engine.clone());
         let settings = GroupSettings {
             initial_rebalance_delay: Duration::from_secs(1),
             consumer_session_timeout: Duration::from_secs(10),

@@ -138,7 +138,7 @@ impl World {
             seed = self.drawn(number, attempt);
         };
         let engine = broker.engine().clone();
-        self.peers.enter(&host(place), PORT, engine.machine.clone());
+        self.peers.enter(&host(place), PORT, engine.clone());
         self.net.enter(&host(place), number, pipes, door.clone());
         let node = engine.machine.node_id();
         self.say(&format!("broker {number} starts at place {place} as node {node}"));
@@ -214,7 +214,7 @@ fn engine_config(plan: &Plan, place: u64, seed: u64) -> EngineConfig {
     let life = hasty::life(plan.stretched(TICK), UNIT_BYTES);
     let hasty = hasty::engine(place, seed, plan.snapshot_entries, plan.inline_bytes_max, life);
     EngineConfig {
-        address: BrokerAddress { host: host(place), port: PORT, ..BrokerAddress::default() },
+        address: BrokerAddress { host: host(place), port: PORT, ..hasty.address },
         machine: MachineConfig { log_kept: plan.log_kept, ..hasty.machine },
         writer: WriterConfig { linger_max: plan.linger, ..hasty.writer },
         ..hasty

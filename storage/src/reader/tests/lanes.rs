@@ -14,16 +14,16 @@ use crate::object::{ObjectKey, ObjectMeta};
 use crate::port::PortError;
 
 /// Bytes of a batch here, of which each has an extent of its own.
-const BATCH_BYTES: usize = 64 * 1024;
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
 
-const EXTENTS: i64 = 128;
+pub(super) const EXTENTS: i64 = 128;
 
 /// How long the store takes for everything.
 const FAR: Duration = Duration::from_millis(30);
 
 /// A store that is far away, and some objects that it never gives.
 #[derive(Clone, Debug, Default)]
-struct FarStore {
+pub(super) struct FarStore {
     objects: MemoryObjectStore,
     gets: Arc<Mutex<Vec<ObjectKey>>>,
     lost: Arc<Mutex<BTreeSet<ObjectKey>>>,
@@ -31,8 +31,13 @@ struct FarStore {
 
 impl FarStore {
     /// What was asked for since this was last called.
-    fn gets(&self) -> Vec<ObjectKey> {
+    pub(super) fn gets(&self) -> Vec<ObjectKey> {
         std::mem::take(&mut *self.gets.lock().unwrap())
+    }
+
+    /// Never gives anything from now on.
+    pub(super) fn lose_everything(&self) {
+        self.lost.lock().unwrap().extend((0..EXTENTS).map(Archive::segment));
     }
 }
 
@@ -68,14 +73,14 @@ impl ObjectStore for FarStore {
 }
 
 /// A shelf with [`EXTENTS`] batches of a record each, and a reader that is far away from it.
-struct Archive {
-    shelf: Shelf,
-    store: FarStore,
-    reader: Reader,
+pub(super) struct Archive {
+    pub(super) shelf: Shelf,
+    pub(super) store: FarStore,
+    pub(super) reader: Reader,
 }
 
 impl Archive {
-    async fn new(config: ReaderConfig) -> Self {
+    pub(super) async fn new(config: ReaderConfig) -> Self {
         let mut shelf = Shelf::new().await;
         for _ in 0..EXTENTS {
             let mut large = batch(0, &[1]).to_vec();
@@ -86,17 +91,18 @@ impl Archive {
         }
         let objects = MemoryObjectStore::clone(&shelf.objects);
         let store = FarStore { objects, ..FarStore::default() };
-        let reader = Reader::new(shelf.machine.clone(), Arc::new(store.clone()), config);
+        let reader =
+            Reader::new(shelf.machine.clone(), Arc::new(store.clone()), Arc::new(NoPeers), config);
         Self { shelf, store, reader }
     }
 
-    fn segment(offset: i64) -> ObjectKey {
+    pub(super) fn segment(offset: i64) -> ObjectKey {
         let counter = u64::try_from(offset).unwrap() + 1;
         SegmentId { began: Lsn::FIRST, incarnation: Incarnation(1), counter }.key()
     }
 
     /// Fetches about so many batches, and says how many came.
-    async fn fetch(&self, offset: i64, batches: usize) -> i64 {
+    pub(super) async fn fetch(&self, offset: i64, batches: usize) -> i64 {
         let bytes_max = batches * BATCH_BYTES;
         let target = FetchTarget { partition: ORDERS, offset: Offset(offset), bytes_max };
         let plan = self.reader.plan(&[target], bytes_max, Isolation::ReadUncommitted);
@@ -105,7 +111,7 @@ impl Archive {
     }
 
     /// Reads on up to `end` and says how often the store was waited for.
-    async fn read_through(&self, from: i64, end: i64) -> usize {
+    pub(super) async fn read_through(&self, from: i64, end: i64) -> usize {
         let (mut offset, mut waits) = (from, 0);
         while offset < end {
             let asked = Instant::now();
@@ -126,7 +132,8 @@ async fn a_large_block_is_unpacked_where_nobody_waits_for_it() {
     large[8..12].copy_from_slice(&u32::try_from(BYTES - 12).unwrap().to_be_bytes());
     shelf.add(&[large.into()]).await;
     let objects = Arc::<MemoryObjectStore>::clone(&shelf.objects);
-    let reader = Reader::new(shelf.machine.clone(), objects, ReaderConfig::default());
+    let reader =
+        Reader::new(shelf.machine.clone(), objects, Arc::new(NoPeers), ReaderConfig::default());
     let target = FetchTarget { partition: ORDERS, offset: Offset(0), bytes_max: BYTES };
     let plan = reader.plan(&[target], BYTES, Isolation::ReadUncommitted);
     // Nobody but this test can do anything, until it says so.

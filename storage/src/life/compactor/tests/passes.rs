@@ -21,7 +21,7 @@ use crate::key::ObjectKey;
 use crate::life::compactor::{Compactor, CompactorConfig, Output};
 use crate::log::memory::MemoryLog;
 use crate::machine::{Machine, MachineConfig};
-use crate::names::Names;
+use crate::names::{Names, Task};
 use crate::object::memory::MemoryObjectStore;
 use crate::object::{ObjectStore, Put};
 use crate::peer::NoPeers;
@@ -75,7 +75,7 @@ impl House {
         let store = Arc::clone(&ports.objects);
         let machine = Machine::start(exclusive, BrokerAddress::default(), ports, 1).await.unwrap();
         let compactor = Compactor::new(machine.clone(), store, config, 3, Arc::default());
-        let names = Names::new(machine.clone(), 5, *b"writing.");
+        let names = Names::new(machine.clone(), Task::WRITING);
         let (producer, sequence) = (None, 0);
         let house = Self { machine, objects, clock, compactor, names, producer, sequence };
         let created = Command::CreateTopic {
@@ -181,7 +181,8 @@ impl House {
     /// of the log.
     async fn read(&self, at: TopicPartition) -> (Vec<RecordBatch>, usize) {
         let store: Arc<dyn ObjectStore> = Arc::<MemoryObjectStore>::clone(&self.objects);
-        let reader = Reader::new(self.machine.clone(), store, ReaderConfig::default());
+        let reader =
+            Reader::new(self.machine.clone(), store, Arc::new(NoPeers), ReaderConfig::default());
         let watermarks = reader.watermarks(at).unwrap();
         let target =
             FetchTarget { partition: at, offset: watermarks.log_start, bytes_max: usize::MAX };
