@@ -5,9 +5,10 @@
 //
 // It makes one transaction of what each poll gives it, and ends some of them with an abort of its own will;
 // transaction_ledger.py says what it writes. What it does is told as JSON lines: `opened` (a new
-// producer), `committed` (with the offsets), `aborted`, `unknown`, and `trouble` with the errors that the clients raised. It goes on after
-// errors as an application should: aborts and tries again, or makes itself new clients; it ends when it
-// learns that another has taken its place. "leave" on stdin makes it leave; its last words are `closed`.
+// producer), `committed` (with the offsets), `aborted`, `unknown`, and `trouble` with the errors that the
+// clients raised and whether the transaction had outlived its timeout by then. It goes on after errors as an
+// application should: aborts and tries again, or makes itself new clients; it ends when it learns that
+// another has taken its place. "leave" on stdin makes it leave; its last words are `closed`.
 // pipeline_member.py is its like.
 
 import com.fasterxml.jackson.databind.JsonNode;
@@ -182,11 +183,16 @@ public final class PipelineMember {
             }
         }
         // Within the timeout nobody but a successor can have fenced it.
-        if (isFencing(error) && System.nanoTime() - began < timeoutNanos) throw new Replaced();
+        if (isFencing(error) && !hasOutlived()) throw new Replaced();
         closeProducer();
         if (leaving) throw new Replaced();
         openProducer();
         return "unknown";
+    }
+
+    /** Whether the transaction has lasted for longer than it may. */
+    private boolean hasOutlived() {
+        return System.nanoTime() - began >= timeoutNanos;
     }
 
     private static boolean isFatal(Throwable error) {
@@ -280,6 +286,7 @@ public final class PipelineMember {
         about.put("attempt", attempt);
         about.put("name", root(error).getClass().getSimpleName());
         about.put("errors", chain);
+        about.put("outlived", hasOutlived());
         tell("trouble", about);
     }
 

@@ -10,6 +10,7 @@ tests/harness/history.rs. Needed, as for all suites of clusters: BROKER_BIN, PRO
 DYNAMODB_LIBS, KAFKA_LIBS; CHECKER_BIN is the checker."""
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import threading
 import time
 from pathlib import Path
 
+import blackbox_packets
 import blackbox_plan
 import proof
 from blackbox_nemesis import Nemesis
@@ -66,27 +68,39 @@ class Run:
         self.notes = Notes(self.directory)
         self.histories = Histories(histories)
         self.history = self.new_history(1, client="nemesis")
-        self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=only)
+        self.plan = blackbox_plan.draw(seed, seconds, window=window, gap=gap, only=self.possible(only))
         self.seconds, self.writes_max, self.calm = seconds, writes_max, calm
-        self.site = Site(self.directory, seed, self.history, self.notes)
         self.slots = [Slot(number, kind, command(kind, self), self) for number, kind in enumerate(kinds)]
-        self.threads = []
+        self.site, self.threads = None, []
+        self.packets_met = {}  # {fault: how many}
         (self.directory / "plan.json").write_text(json.dumps(blackbox_plan.to_json(self.plan), indent=1))
+
+    def possible(self, only):
+        """The kinds of faults to choose from: packets get lost only where the machine allows it."""
+        kinds = set(only or blackbox_plan.KINDS)
+        if obstacle := blackbox_packets.obstacle():
+            self.notes.say(f"no packets get lost: {obstacle}")
+            kinds -= set(blackbox_plan.PACKETS)
+            assert kinds, obstacle
+        return tuple(kinds)
 
     def new_history(self, process, **header):
         return LockedHistory(self.histories.directory, process, **header)
 
     def go(self):
-        """Runs all of it and returns what was wrong."""
-        try:
-            self.work()
-        finally:
-            # Those first that start others.
-            for thread in self.threads:
-                thread.give_up()
-            for slot in self.slots:
-                slot.end()
-            self.site.close()
+        """Runs all of it, in a network of its own if it can be, and returns what was wrong."""
+        with contextlib.nullcontext() if blackbox_packets.obstacle() else blackbox_packets.namespace():
+            # Its threads belong to the network in which they begin.
+            self.site = Site(self.directory, self.seed, self.history, self.notes)
+            try:
+                self.work()
+            finally:
+                # Those first that start others.
+                for thread in self.threads:
+                    thread.give_up()
+                for slot in self.slots:
+                    slot.end()
+                self.site.close()
         return self.notes.problems
 
     def work(self):
@@ -158,6 +172,8 @@ class Run:
         for event in self.histories.incomplete:
             self.notes.problem(f"not all that there must be was read in {FINAL} s: {event}")
         self.notes.say(f"faults: {len(nemesis.played)} kinds, {dict(sorted(nemesis.played.items()))}")
+        self.packets_met = self.site.packets.counts()
+        self.notes.say(f"packets that met a fault: {self.packets_met}")
         self.notes.say(f"starts of brokers: {[broker.starts for broker in self.site.brokers]}")
 
     def check(self):

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 
-from blackbox_site import DENIED
+from blackbox_site import DENIED, SLEPT
 from cloud import READY
 
 
@@ -40,6 +40,14 @@ ON_CONNECTIONS = {
     "sliced": {"slice": 40, "delay_ms": 1},
     "reset": {"reset": 0.03},
 }
+# What the kernel does to packets.
+ON_PACKETS = {
+    "dropped": {"to": True, "from_": True},
+    "one_way_to": {"to": True},
+    "one_way_from": {"from_": True},
+    "reset": {"reset": 0.03},
+}
+ON = {"s3": ON_REQUESTS, "log": ON_REQUESTS, "clients": ON_CONNECTIONS, "peers": ON_CONNECTIONS}
 
 
 class Nemesis(threading.Thread):
@@ -113,8 +121,10 @@ class Nemesis(threading.Thread):
         if what == "not_found":
             for broker in brokers:
                 broker.excuses.add(DENIED)
-        faults = (ON_REQUESTS if where in ("s3", "log") else ON_CONNECTIONS)[what]
-        self.impair(action, brokers, {where: faults})
+        if where == "packets":
+            self.lose(action, brokers, ON_PACKETS[what])
+        else:
+            self.impair(action, brokers, {where: ON[where][what]})
 
     def impair(self, action, brokers, faults):
         sums = [(broker.faults[where], what) for broker in brokers for where, what in faults.items()]
@@ -123,6 +133,15 @@ class Nemesis(threading.Thread):
         self.wait(action.seconds)
         for each, _ in sums:
             each.clear(action)
+
+    def packets_lost(self, action, brokers):
+        """From a tenth to a third of them."""
+        self.lose(action, brokers, {"lost": random.Random(action.seed).uniform(0.1, 0.33)})
+
+    def lose(self, action, brokers, faults):
+        for broker in brokers:
+            broker.excuses.add(SLEPT)  # the log may be out of reach for longer than it is kept
+        self.impair(action, brokers, {"packets": faults})
 
     def stores_outage(self, action, brokers):
         self.impair(action, brokers, {"s3": ON_REQUESTS["outage"], "log": ON_REQUESTS["outage"]})

@@ -58,11 +58,20 @@ NETWORK = {
     "peers_slow": ((ONE, ALL), 3, 8),
     "island": ((ONE,), 3, 20),
 }
+# All connections to a broker and those that it has to its stores; only where the machine allows it, see
+# blackbox_packets.py.
+PACKETS = {
+    "packets_lost": ((ONE, ALL), 3, 15),
+    "packets_dropped": ((ONE, MAJORITY, ALL), 3, 20),
+    "packets_one_way_to": ((ONE, MAJORITY), 3, 20),
+    "packets_one_way_from": ((ONE, MAJORITY), 3, 20),
+    "packets_reset": ((ONE, ALL), 3, 8),
+}
 CLIENTS = {
     "worker_pause": ((NONE,), 1, 20),
     "worker_kill": ((NONE,), 0, 2),
 }
-KINDS = PROCESS | STORES | NETWORK | CLIENTS
+KINDS = PROCESS | STORES | NETWORK | PACKETS | CLIENTS
 
 
 @dataclass(frozen=True)

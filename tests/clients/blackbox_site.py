@@ -1,14 +1,19 @@
 """The cluster of the black box: brokers, each with a proxy of its own before S3 and before DynamoDB, and a
-relay of its own on the way from clients and from the other brokers. What several faults do to one of
-these at a time adds up, and ends for each of them by itself."""
+relay of its own on the way from clients and from the other brokers; where the machine allows it, packets
+get lost on all these ways (blackbox_packets.py). What several faults do to one of these at a time adds up,
+and ends for each of them by itself."""
 
+import contextlib
+import http.client
 import itertools
+import json
 import subprocess
 import threading
 import time
 from pathlib import Path
 
 import cloud
+from blackbox_packets import APART, HOME, Packets
 from blackbox_relay import Relays
 from cloud import READY, CloudBroker, FaultProxy, Stores
 
@@ -28,9 +33,11 @@ LIFE = {
     "--memory": 64 << 20,
     "--cache": 16 << 20,
 }
+# The first broker is alone in its zone; all others ask each other for blocks before they ask the store.
+ZONES = "zone-0", "zone-1"
 TERM_PATIENCE = 30  # seconds that a broker has to stop in
-# Why a broker may end by itself, for a supervisor to start it again: it was stopped for longer than the log
-# is kept, or its store denies what it holds.
+# Why a broker may end by itself, for a supervisor to start it again: it was stopped, or cut off, for longer
+# than the log is kept, or its store denies what it holds.
 SLEPT = "slept too long:"
 DENIED = "the log has its records in another store"
 
@@ -42,6 +49,15 @@ class SeededProxy(FaultProxy):
 
     def command(self):
         return [*super().command(), "--seed", str(self.seed)]
+
+    def faults(self, **faults):
+        """Asked from where no packets get lost."""
+        with contextlib.closing(
+            http.client.HTTPConnection(HOME, self.port, timeout=10, source_address=(APART, 0))
+        ) as connection:
+            connection.request("PUT", "/__proxy/faults", json.dumps(faults))
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
 
 
 class Sum:
@@ -74,7 +90,8 @@ class BoxedBroker(CloudBroker):
 
     Several may want it down or stopped at a time; it runs again when nobody does any more."""
 
-    def __init__(self, directory, number, stores, relays, seed, history, notes):
+    def __init__(self, directory, number, stores, ways, seed, history, notes):
+        relays, packets = ways
         self.number, self.history, self.notes = number, history, notes
         proxies = [
             SeededProxy(Path(directory) / name, target, seed + 10 * number + at)
@@ -85,13 +102,18 @@ class BoxedBroker(CloudBroker):
         self.proxies = proxies
         place = (cloud.store("box", proxies[0]), cloud.log("box", proxies[1]))
         flags = [str(word) for pair in LIFE.items() for word in pair]
-        super().__init__(directory, place, *flags, zone=f"zone-{number}")
+        if number:  # so that there is one without
+            flags += ["--disk-cache", str(Path(directory) / "disk"), "--disk-cache-bytes", str(64 << 20)]
+        super().__init__(directory, place, *flags, zone=ZONES[min(number, 1)])
         self.clients, self.peers = relays.relay(self.port), relays.relay(self.port)
+        listens = [self.port, self.clients.port, self.peers.port]
+        asks = [proxy.port for proxy in proxies]
         self.faults = {
             "s3": Sum(proxies[0].faults),
             "log": Sum(proxies[1].faults),
             "clients": Sum(lambda **faults: relays.set(self.clients, **faults)),
             "peers": Sum(lambda **faults: relays.set(self.peers, **faults)),
+            "packets": Sum(lambda **faults: packets.set(f"broker_{number}", listens, asks, **faults)),
         }
         self.lock = threading.RLock()
         self.stopped_by, self.paused_by = set(), set()
@@ -198,6 +220,7 @@ class Site:
         self.directory, self.seed, self.history, self.notes = Path(directory), seed, history, notes
         self.stores = Stores(self.directory / "stores")
         self.relays = Relays(seed)
+        self.packets = Packets()
         self.count = brokers
         self.brokers, self.guests = [], []
         self.numbers = itertools.count(brokers)
@@ -212,7 +235,8 @@ class Site:
         return self
 
     def new_broker(self, number):
-        about = (self.stores, self.relays, self.seed, self.history, self.notes)
+        ways = self.relays, self.packets
+        about = (self.stores, ways, self.seed, self.history, self.notes)
         return BoxedBroker(self.directory / f"broker-{number}", number, *about)
 
     def add_guest(self):

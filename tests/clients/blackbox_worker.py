@@ -31,7 +31,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from callbacks import served
+from callbacks import served, watched
 
 CALL = 15  # seconds that a call may take
 DELIVERY = 12  # seconds that a record is tried for
@@ -474,7 +474,7 @@ class Worker:
         for key, end in moved.items():
             self.along.append(self.history.invoke("commit", key=key, offset=end, **about))
         places = [place_of(key, end) for key, end in moved.items()]
-        self.insist(lambda: self.transactor.send_offsets_to_transaction(places, group, CALL))
+        self.insist(lambda: self.send_offsets(places, group))
 
     def end_along(self, stage):
         for op in self.along:
@@ -493,6 +493,10 @@ class Worker:
         self.end_along("info")
         self.history.write("info", "txn", op, error=str(error))
         raise Doubt
+
+    def send_offsets(self, places, group):
+        with watched():
+            self.transactor.send_offsets_to_transaction(places, group, CALL)
 
     def insist(self, call):
         """Makes a call, again as long as the library says so and there is time."""
@@ -646,7 +650,7 @@ class Pipeline(Worker):
             for mop in mops:
                 self.produce(self.transactor, mop, results)
             group, places = self.consumer.consumer_group_metadata(), [place_of(*end) for end in offsets.items()]
-            self.insist(lambda: self.transactor.send_offsets_to_transaction(places, group, CALL))
+            self.insist(lambda: self.send_offsets(places, group))
             self.insist(self.transactor.abort_transaction if aborts else self.transactor.commit_transaction)
         except (KafkaException, BufferError) as raised:
             self.give_up(raised.args[0], op, {})

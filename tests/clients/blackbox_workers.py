@@ -13,6 +13,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from callbacks import HUNG
+
 HERE = Path(__file__).parent
 PROCESSES = 10_000  # numbers of one slot
 PARTITIONS = 2
@@ -157,9 +159,13 @@ class Slot:
                 self.process.send_signal(number)
 
     def watch(self):
-        """Complains if it has ended by itself."""
+        """Complains if it has ended by itself, and not because its library hung."""
         with self.lock:
-            if not self.is_ending and (code := self.process.poll()) is not None:
+            if self.is_ending or (code := self.process.poll()) is None:
+                return
+            if code == HUNG:
+                self.crash()
+            else:
                 self.run.notes.problem(f"worker {self.number} ({self.kind}) ended with {code}:\n{self.log_tail()}")
                 self.start()
 

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 import wire
-from servers import BROKER_BIN, REPOSITORY, START_TIMEOUT, Server, free_port
+from servers import BROKER_BIN, REPOSITORY, START_TIMEOUT, Server, free_port, pause
 
 MINIO_BIN = Path(os.environ.get("MINIO_BIN", REPOSITORY / ".tools/minio/minio"))
 DYNAMODB_LIBS = Path(os.environ.get("DYNAMODB_LIBS", REPOSITORY / ".tools/dynamodb"))
@@ -277,7 +277,7 @@ class CloudBroker(Server):
             return log.read().decode(errors="replace")
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        pause(self.process)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)

@@ -13,7 +13,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from cloud import until
-from servers import REPOSITORY
+from servers import REPOSITORY, pause
 
 HERE = Path(__file__).parent
 NODE_MODULES = Path(os.environ.get("NODE_MODULES", REPOSITORY / ".tools/node/node_modules"))
@@ -72,7 +72,7 @@ class MemberProcess:
         self.listener.join()
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        pause(self.process)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)

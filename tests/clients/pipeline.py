@@ -16,9 +16,10 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 import wire
+from callbacks import HUNG
 from cloud import until
 from group_wire import Connection, fetch, fetched
-from servers import compile_java, java
+from servers import compile_java, java, pause
 from test_cluster import RETRIABLE, Worker
 from transaction_ledger import ABORT, ABORTED, COMMITTED, OUTPUTS, Attempt, Ledger, Offsets, Record
 
@@ -121,6 +122,9 @@ EXCUSES = (
 # By the first protocol a program can't know that its transaction has never begun: its AddPartitionsToTxn
 # was with a coordinator that is no more.
 ABORT_OF_NOTHING = (CONFLUENT, "abort", "INVALID_TXN_STATE")
+# By the second one a transaction that was aborted because it had outlived its timeout looks to who commits
+# it like one that it has aborted itself: Kafka says the same.
+COMMIT_TOO_LATE = (JAVA, "InvalidTxnStateException")
 
 
 def unexpected(kind, events):
@@ -136,6 +140,7 @@ def unexpected(kind, events):
         is_allowed = (
             event["name"] in ALLOWED[kind]
             or about == nothing
+            or ((kind, event["name"]) == COMMIT_TOO_LATE and event["outlived"])
             or any(words in error for words in EXCUSES for error in event["errors"])
         )
         if not is_allowed:
@@ -187,15 +192,27 @@ class Member:
     def told(self, *what):
         return [event for event in list(self.events) if event["event"] in what]
 
+    def hangs(self):
+        """Whether it has ended because a call of its library did not come back."""
+        return self.process.poll() == HUNG
+
     def check_alive(self):
         code = self.process.poll()
         assert code is None, f"{self.name} ended with {code}: {self.events[-3:]}\n{self.log.read_text()[-2000:]}"
 
     def pause(self):
-        self.process.send_signal(signal.SIGSTOP)
+        pause(self.process)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)
+
+    def stands(self):
+        """Where it stands in its program, for who looks into why nothing goes on."""
+        if self.kind == JAVA:
+            return ""  # a JVM would tell that on stdout, between its events
+        self.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        return self.log.read_text()[-3000:]
 
     def say_leave(self):
         self.process.stdin.write("leave\n")
@@ -475,6 +492,10 @@ class Pipeline:
         until(has_progress, lambda: f"progress everywhere: {before}, {self.ends()}, {self.last_words()}", seconds)
 
     def check(self):
+        # As whoever looks after such programs would.
+        for member in [member for member in self.present if member.hangs()]:
+            self.note(f"{member.name} hangs, and is started again")
+            self.restart(member)
         for member in self.present:
             member.check_alive()
         for worker in self.workers:
@@ -484,7 +505,7 @@ class Pipeline:
         assert not found, report(found)
 
     def last_words(self):
-        return {member.name: member.events[-3:] for member in self.present}
+        return "\n".join(f"{member.name}: {member.events[-3:]} {member.stands()}" for member in self.present)
 
     # the end -----------------------------------------------------------------------------------------------
 

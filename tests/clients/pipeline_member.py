@@ -1,16 +1,18 @@
 """PipelineMember.java's like with confluent-kafka, whose transactions are of the first protocol (v1): the
 same settings, as one argument in JSON, and the same words on stdin and stdout. CHAOS_DEBUG=eos shows more."""
 
+import faulthandler
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from callbacks import served
+from callbacks import served, watched
 
 DEBUG = os.environ.get("CHAOS_DEBUG")  # contexts of librdkafka's own log
 PATIENCE = 60  # calls that are to be made again before this is an error
@@ -110,7 +112,11 @@ class PipelineMember:
         if not fails or self.dice.random() < 0.5:
             offsets = [TopicPartition(self.settings["input"], *end) for end in self.ends(batch).items()]
             group = self.consumer.consumer_group_metadata()
-            self.end("offsets", lambda: self.producer.send_offsets_to_transaction(offsets, group, CALL))
+            self.end("offsets", lambda: self.send_offsets(offsets, group))
+
+    def send_offsets(self, offsets, group):
+        with watched():
+            self.producer.send_offsets_to_transaction(offsets, group, CALL)
 
     @staticmethod
     def ends(batch):
@@ -205,6 +211,7 @@ class PipelineMember:
         tell("trouble", when=when, attempt=self.attempt, name=error.name(), errors=[str(error)])
 
 
+faulthandler.register(signal.SIGUSR1)  # to stderr, which is the log
 threading.Thread(target=listen, daemon=True).start()
 PipelineMember(json.loads(sys.argv[1])).work()
 os._exit(0)  # see `fenced`

@@ -4,6 +4,8 @@ A server listens on a port of its own on 127.0.0.1, keeps its data in a director
 be killed and started again on both."""
 
 import os
+import random
+import signal
 import socket
 import subprocess
 import time
@@ -21,9 +23,35 @@ START_TIMEOUT = 60  # seconds; a bound for broken starts, not an expectation
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on. None of those that the kernel gives to connections (from 32768): a server
+    that is killed finds its port free when it is started again, however many clients run beside it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+def pause(process):
+    """Stops a process, and waits until all of it has stopped: on a busy machine it works on for a while, and what is
+    asked of it in that time is still done."""
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + START_TIMEOUT
+    while not has_stopped(process):
+        assert time.monotonic() < deadline, f"process {process.pid} does not stop"
+        time.sleep(0.001)
+
+
+def has_stopped(process):
+    """Whether none of its threads runs; also if it is dead."""
+    try:
+        stats = [(thread / "stat").read_text() for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+    except OSError:
+        return process.poll() is not None
+    return all(stat.rpartition(")")[2].split()[0] in "TZ" for stat in stats)
 
 
 class Server:

@@ -2,9 +2,13 @@
 a history without any."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from callbacks import HUNG
 from pipeline import CONFLUENT, JAVA, unexpected
 from transaction_ledger import (
     ABORT,
@@ -164,8 +168,9 @@ def test_committed_offsets_may_not_fall():
 # What clients say ------------------------------------------------------------------------------------------
 
 
-def trouble(when, name, attempt=17):
-    return {"event": "trouble", "when": when, "attempt": attempt, "name": name, "errors": [f"of a broker: {name}"]}
+def trouble(when, name, attempt=17, **more):
+    about = {"when": when, "attempt": attempt, "name": name, "errors": [f"of a broker: {name}"]}
+    return {"event": "trouble", **about, **more}
 
 
 def test_a_transaction_that_never_began_may_be_refused_when_it_is_aborted_and_for_that_be_given_up():
@@ -180,3 +185,17 @@ def test_a_transaction_that_never_began_may_be_refused_when_it_is_aborted_and_fo
     assert list(unexpected(CONFLUENT, [aborted, trouble("transaction", "UNKNOWN_PRODUCER_ID")])) == [1]
     assert list(unexpected(JAVA, [aborted, given_up])) == [0, 1]
     assert list(unexpected(CONFLUENT, [trouble("commit", "_TIMED_OUT"), trouble("poll", "NOT_CONTROLLER")])) == [1]
+
+
+def test_a_commit_that_comes_after_the_timeout_may_be_refused_and_one_before_may_not():
+    refused = trouble("transaction", "InvalidTxnStateException", outlived=True)
+    assert list(unexpected(JAVA, [refused, refused | {"when": "abort"}])) == []
+    assert list(unexpected(JAVA, [refused | {"outlived": False}])) == [0]
+    assert list(unexpected(CONFLUENT, [refused])) == [0]
+
+
+def test_a_program_whose_library_hangs_ends_and_says_so():
+    program = "import callbacks, time; callbacks.HANGS = 0.1\nwith callbacks.watched(): time.sleep({})\ntime.sleep(1)"
+    for seconds, code in ((0, 0), (60, HUNG)):
+        ended = subprocess.run([sys.executable, "-c", program.format(seconds)], cwd=Path(__file__).parent, timeout=30)
+        assert ended.returncode == code

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from cloud import until
 from conftest import AGAINST_KAFKA, create_topic
-from servers import java
+from servers import java, pause
 from tools import FEATURES, rows
 from transaction_broker import start_for_transactions, wait_for_coordinators, wait_for_leaders
 from transaction_clients import (
@@ -517,7 +517,7 @@ def test_a_copier_that_is_killed_or_replaced_copies_every_record_once(
     until_copied(killed, 100)
     killed.kill()
     until_copied(replaced, 100)
-    replaced.process.send_signal(signal.SIGSTOP)
+    pause(replaced.process)
     successors = [copier_of(0), copier_of(1)]
     until_copied(successors[1], 1)
     replaced.process.send_signal(signal.SIGCONT)

@@ -20,6 +20,9 @@ const TRIES_MIN: usize = 3;
 /// How long after everything healed sends must be as fast as before again.
 const SPEED_US: u64 = 60 * SECOND_US;
 
+/// How long clients may take to come back to a broker after a fault.
+const SETTLED_US: u64 = 10 * SECOND_US;
+
 /// Below this, latencies are noise of the machine.
 const LATENCY_MIN_US: u64 = 100_000;
 
@@ -192,13 +195,15 @@ fn check_slow_brokers(index: &Index, findings: &mut Findings, phases: &[Phase]) 
     for phase in phases.iter().filter(|phase| phase.faults.iter().all(is_slow)) {
         let slow: Vec<u64> = phase.faults.iter().filter_map(|(_, broker)| *broker).collect();
         let mut brokers: BTreeMap<Option<u64>, Vec<&Op>> = BTreeMap::new();
-        let from = index.ops.partition_point(|op| op.began < phase.from);
+        let is_after_fault = slow.is_empty() && phase.from > 0;
+        let settled = phase.from + if is_after_fault { SETTLED_US } else { 0 };
+        let from = index.ops.partition_point(|op| op.began < settled);
         let during = index.ops[from..].iter().take_while(|op| op.began < phase.until);
         for op in during.filter(|op| is_sent(op)) {
             brokers.entry(op.event.broker).or_default().push(op);
         }
         for (broker, sends) in brokers {
-            let latencies = latencies(sends.into_iter(), phase.from, phase.until);
+            let latencies = latencies(sends.into_iter(), settled, phase.until);
             // Who does not say which broker answered may have asked the slow one.
             let others = broker.map_or(slow.is_empty(), |broker| !slow.contains(&broker));
             if latencies.count < SENDS_MIN || !others {

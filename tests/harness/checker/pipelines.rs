@@ -1,6 +1,6 @@
 //! What a pipeline read it has written exactly once: R15.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::findings::Findings;
 use super::index::Index;
@@ -16,6 +16,13 @@ struct Span {
     end: i64,
     /// Which transaction did.
     op: usize,
+}
+
+/// At how many places a value was read. At several stands only what was sent without idempotence
+/// (R2), and a pipeline copies each of them.
+fn places(index: &Index, number: i64) -> usize {
+    let reads = index.ops.iter().flat_map(|op| &op.reads).filter(|read| read.number == number);
+    reads.map(|read| (read.key, read.offset)).collect::<BTreeSet<_>>().len()
 }
 
 /// R15: of all that stands before a group's committed offset, there is one copy that stands; of
@@ -53,7 +60,7 @@ pub(super) fn check(index: &Index, findings: &mut Findings) {
     }
     for ((group, source), ops) in &copies {
         findings.judge(Rule::R15, 1);
-        if ops.len() > 1 {
+        if ops.len() > 1 && ops.len() > places(index, *source) {
             findings.blame(Rule::R15, index, ops, || {
                 format!("{group} has {} copies of {source}", ops.len())
             });

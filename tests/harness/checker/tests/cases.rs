@@ -66,6 +66,56 @@ fn a_value_may_stand_twice_only_without_idempotence() {
 }
 
 #[test]
+fn a_pipeline_copies_a_value_as_often_as_it_stands() {
+    let once = r#"{"time_us":5,"process":2,"op":1,"stage":"ok","f":"poll",
+            "mops":[["poll",{"a/0":[[5,11]]}]]}"#;
+    let twice = once.replace("[[5,11]]", "[[5,11],[6,11]]");
+    let poll = r#"{"time_us":4,"process":2,"op":1,"stage":"invoke","f":"poll","mops":[["poll"]]}"#;
+    let copy = [
+        r#"{"time_us":6,"process":2,"op":2,"stage":"invoke","f":"txn",
+            "mops":[["send","b/0",21],["send","b/0",22]]}"#,
+        r#"{"time_us":7,"process":2,"op":2,"stage":"ok","f":"txn",
+            "mops":[["send","b/0",[1,21]],["send","b/0",[2,22]]],"group":"g",
+            "copies":[[11,21],[11,22]],"offsets":{"a/0":7},"committed":true}"#,
+    ];
+    assert_eq!(broken(&[&SENT[1..], &[poll, once], &copy].concat()), [Rule::R15]);
+    assert_eq!(broken(&[&SENT[1..], &[poll, twice.as_str()], &copy].concat()), []);
+}
+
+/// Sends that take a second and a half, so long after a fault has ended.
+fn slow_sends(seconds_after: u64) -> Vec<String> {
+    let fault = |at: u64, on: bool| {
+        format!(
+            r#"{{"time_us":{at},"process":9,"stage":"ok","f":"fault","name":"island","on":{on}}}"#
+        )
+    };
+    let (healed, second) = (2_000_000, 1_000_000);
+    let mut lines = vec![fault(1, true), fault(healed, false)];
+    for number in 1..=120 {
+        let began = healed + seconds_after * second + number * 10_000;
+        let op = format!(r#""process":1,"op":{number},"f":"send""#);
+        lines.push(format!(
+            r#"{{"time_us":{began},{op},"stage":"invoke","mops":[["send","a/0",{number}]]}}"#
+        ));
+        let ended = began + 3 * second / 2;
+        lines.push(format!(
+            r#"{{"time_us":{ended},{op},"stage":"ok","mops":[["send","a/0",[{number},{number}]]]}}"#
+        ));
+    }
+    lines
+}
+
+#[test]
+fn sends_may_be_slow_for_a_while_after_a_fault() {
+    let found = |after| {
+        let lines = slow_sends(after);
+        broken(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(found(5), []);
+    assert_eq!(found(11), [Rule::P1]);
+}
+
+#[test]
 fn a_late_send_of_which_nobody_knew_may_come_after_later_ones() {
     let rest = [
         r#"{"time_us":4,"process":1,"op":2,"stage":"invoke","f":"send","mops":[["send",
