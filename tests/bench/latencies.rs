@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
     BrokerId, FetchRequest, ListOffsetsRequest, ProduceResponse, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
-use odradek_tests::batches::{BatchSpec, read_records};
+use odradek_tests::batches::{BatchSpec, filler, read_records};
 use odradek_tests::client::{Client, frame, produce_request, topic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -198,18 +198,6 @@ async fn next_frame(read: &mut OwnedReadHalf) -> Bytes {
     let mut frame = BytesMut::zeroed(length);
     read.read_exact(&mut frame).await.unwrap();
     frame.freeze()
-}
-
-/// A value that compresses to about three quarters, as records do, without its first eight bytes.
-pub(crate) fn filler(batch: u32, seed: u64) -> Bytes {
-    let mut state = (2 * seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()[0]
-    };
-    (0..batch - 100).map(|at| if at % 4 == 0 { b' ' } else { next() }).collect()
 }
 
 /// A consumer at the tail of its part of the partitions.

@@ -24,42 +24,25 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark asks the clock")]
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use catch_up::CatchUp;
-use kafka_protocol::messages::ProduceRequest;
 use latencies::{Load, PARTITIONS, Tail, topic_name};
 use machine::{load, machine};
-use odradek_tests::batches::BatchSpec;
-use odradek_tests::client::produce_request;
 use odradek_tests::process::{BrokerProcess, built, how_built};
 use settings::number;
-use tokio::time::sleep;
 
 mod catch_up;
 mod delayed;
 mod latencies;
 mod machine;
+mod old;
 mod settings;
 
 /// Where nothing is written to a disk.
 const MEMORY: &str = "/dev/shm";
-
-/// Bytes in the batches of what is old.
-const BATCH: u32 = 16 << 10;
-
-/// Requests in flight while that is written.
-const WINDOW: usize = 64;
-
-/// Bytes of segments that wait until there are more of them.
-const UNMERGED_MAX: f64 = 64.0 * 1024.0 * 1024.0;
-
-/// Nothing is merged any more if nothing was for so long.
-const MERGING_PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Where what is old is read.
 #[derive(Clone, Copy, PartialEq)]
@@ -132,44 +115,19 @@ impl Stores {
             Self::Files => Command::new(built()),
             Self::Delayed => delayed::Kind::Standard.program(),
         };
-        let never = ["--merge-interval-ms", "86400000", "--data", folder.to_str().unwrap()];
-        BrokerProcess::start_as(&mut program, never)
+        let data = ["--data", folder.to_str().unwrap()];
+        BrokerProcess::start_as(&mut program, old::NO_MERGING.into_iter().chain(data))
     }
 }
 
-/// Writes what will be old, and waits until it is merged.
+/// Writes what will be old, and makes the topic of the load.
 async fn write_old(folder: &Path, mib: u32) {
-    let broker = BrokerProcess::in_folder(folder, &["--merge-interval-ms", "500"]);
+    let broker = BrokerProcess::in_folder(folder, &old::MERGING);
     let mut client = broker.client().await;
     // The records are of long ago.
     let kept = [("retention.ms", "-1")];
     client.create_topic_with(&topic_name(0), PARTITIONS, &kept).await;
-    client.create_topic_with(catch_up::TOPIC, catch_up::PARTITIONS, &kept).await;
-    let mut sent = VecDeque::new();
-    let batches = mib * 1024 / (BATCH / 1024);
-    for (number, partition) in (0..batches.into()).zip((0..catch_up::PARTITIONS).cycle()) {
-        if sent.len() == WINDOW {
-            let response = client.receive::<ProduceRequest>(9, sent.pop_front().unwrap()).await;
-            assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
-        }
-        let batch = BatchSpec::of([latencies::filler(BATCH, number)]).encode();
-        let request = produce_request(catch_up::TOPIC, partition, -1, batch);
-        sent.push_back(client.send(9, &request).await);
-    }
-    for id in sent {
-        client.receive::<ProduceRequest>(9, id).await;
-    }
-    let mut merged = -1.0;
-    loop {
-        let page = broker.metrics().await;
-        let unmerged = page.sum("odradek_segments_bytes{level=\"0\"");
-        let bytes = page.sum("odradek_rewrite_bytes_in_total{task=\"merging\"");
-        if unmerged < UNMERGED_MAX && bytes == merged {
-            break;
-        }
-        merged = bytes;
-        sleep(MERGING_PAUSE_MAX).await;
-    }
+    old::write(&broker, &mut client, mib).await;
     broker.process.stop();
 }
 
@@ -234,7 +192,7 @@ fn what(load: &Load, phases: u32, old_mib: u32) -> String {
         load.kib_per_second,
         load.lasts.as_secs(),
         load.warming.as_secs(),
-        catch_up::PARTITIONS,
+        old::PARTITIONS,
     )
 }
 

@@ -83,7 +83,8 @@ def usual():
     smaller = "; ".join("{} {} and {}".format(what, *worlds(name)) for what, name in concerns.items())
     kinds = len(blackbox_plan.KINDS)
     targets = len(re.findall(r'^    target\("', read("fuzz/targets.rs"), re.M))
-    runs, runs_with_files = (number("fuzz/main.rs", f"const {name}: usize = ") for name in ("RUNS", "RUNS_WITH_FILES"))
+    runs, runs_with_files = (number("fuzz/main.rs", f"const {name}: u64 = ") for name in ("RUNS", "RUNS_WITH_FILES"))
+    seconds = number("../.ci/run", "FUZZ_SECONDS:-")
     kept = sum(path.is_file() for path in (TESTS / "fuzz/corpus").rglob("*"))
     blackbox, lives = "clients/test_cluster_blackbox.py", "clients/test_cluster_lives.py"
     blackbox_seconds, lives_seconds = number(blackbox, "CHAOS_SECONDS., "), number(lives, "SOAK_SECONDS., ")
@@ -99,7 +100,8 @@ def usual():
         f"| Anomalies planted in histories (`harness/checker/tests/`) | {plants()} kinds, each found by the rule "
         "that is meant to find it |",
         f"| Fuzz targets (`fuzz/`), changed inputs without following coverage | {targets} targets, {runs:,} inputs "
-        f"each (the file log {runs_with_files}), and {kept} that are kept |",
+        f"each (the file log {runs_with_files}) that are the same each time, new ones for {seconds} s of a processor, "
+        f"and {kept} that are kept |",
         "| Defects (`defects/`) | each still applies; none is planted |",
     )
 
