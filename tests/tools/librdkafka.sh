@@ -12,7 +12,7 @@ stamp=$dir/package.version
 [ -x "$dir/tests/test-runner" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$package" ] && exit 0
 rm -rf "$dir"
 mkdir -p "$dir"
-tarball=$(npm pack --silent --ignore-scripts --pack-destination "$dir" "$package" | tail -n 1)
+tarball=$(npm pack --loglevel error --ignore-scripts --pack-destination "$dir" "$package" | tail -n 1)
 tar -xzf "$dir/$tarball" -C "$dir" --strip-components=3 package/deps/librdkafka
 rm "$dir/$tarball"
 

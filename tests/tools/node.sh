@@ -11,5 +11,5 @@ packages="kafkajs@2.2.4"
 rm -rf "$dir"
 mkdir -p "$dir"
 # shellcheck disable=SC2086 # one word each
-npm install --prefix "$dir" --silent --no-audit --no-fund --no-save --ignore-scripts $packages
+npm install --prefix "$dir" --loglevel error --no-audit --no-fund --no-save --ignore-scripts $packages
 echo "$packages" >"$dir/packages"
