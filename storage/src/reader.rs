@@ -46,7 +46,7 @@ use neighbours::Neighbours;
 /// How the reader behaves.
 #[derive(Clone, Debug)]
 pub struct ReaderConfig {
-    /// Bytes of block content that are kept in memory, a quarter of them for readers far behind.
+    /// Bytes of block content that are kept in memory, three eighths of them for those far behind.
     pub cache_bytes_max: u64,
     /// How many ranges are read from the store at once for those who read at the tail.
     pub gets_inflight_max: usize,
@@ -78,7 +78,7 @@ impl Default for ReaderConfig {
         Self {
             cache_bytes_max: 256 * 1024 * 1024,
             gets_inflight_max: 32,
-            catch_up_gets_inflight_max: 16,
+            catch_up_gets_inflight_max: 32,
             catch_up_opens_max: half_of_the_processors(),
             range_bytes_max: 8 * 1024 * 1024,
             range_gap_max: 64 * 1024,
@@ -94,7 +94,7 @@ impl Default for ReaderConfig {
 impl ReaderConfig {
     /// How much of `cache_bytes_max` is for readers that are far behind.
     fn catch_up_bytes_max(&self) -> u64 {
-        self.cache_bytes_max / 4
+        self.cache_bytes_max / 8 * 3
     }
 
     /// How much of it is for parts of segments as they were read, where reads gather.

@@ -35,6 +35,10 @@ use crate::state::partition::{Extent, Location, Partition};
 /// How long a flight to a neighbour waits for more to ask for, at most.
 const ASK_GATHER: Duration = Duration::from_millis(1);
 
+/// So many bytes that are there or on their way are enough for one who reads on: four answers with
+/// as much of a partition as clients take by default, each of which is some time on its way.
+const AHEAD_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
 /// Where a block begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockKey {
@@ -296,8 +300,8 @@ impl Blocks {
         Opened { loaded, boarded }
     }
 
-    /// Begins to read what will be wanted soon, unless most of it is there or on its way: many
-    /// small reads cost more than few large ones.
+    /// Begins to read what will be wanted soon, unless most of it, and enough of it, is there or on
+    /// its way: many small reads cost more than few large ones.
     pub(super) fn read_ahead(&self, mut wanted: Vec<Wanted>) {
         if wanted.is_empty() {
             return;
@@ -311,7 +315,8 @@ impl Blocks {
                     && self.inner.in_memory(&block.key).is_none()
             });
         }
-        if !wanted.is_empty() && stored_bytes(&wanted) * 2 >= all {
+        let missing = stored_bytes(&wanted);
+        if missing > 0 && (missing * 2 >= all || all - missing < AHEAD_BYTES_MIN) {
             wanted.sort_by_key(|block| block.key);
             wanted.dedup_by_key(|block| block.key);
             self.board(&wanted);

@@ -166,6 +166,19 @@ async fn who_reads_on_seldom_waits_for_the_store_and_reads_everything_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_little_room_has_as_much_on_its_way_as_there_is_room_for() {
+    // For three batches ahead.
+    let bytes = u64::try_from(16 * BATCH_BYTES).unwrap();
+    let archive = Archive::new(ReaderConfig { cache_bytes_max: bytes, ..large() }).await;
+    for offset in 0..EXTENTS - 4 {
+        assert_eq!(archive.fetch(offset, 1).await, 1);
+        sleep(FAR).await;
+        let gets = archive.store.gets();
+        assert!(offset < 2 || gets == [Archive::segment(offset + 3)], "{offset}: {gets:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_reads_here_and_there_is_given_nothing_ahead() {
     let archive = Archive::new(large()).await;
     for offset in (0..EXTENTS - 8).rev().step_by(8) {
