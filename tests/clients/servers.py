@@ -181,10 +181,13 @@ def compile_java(sources, directory):
 
 
 def java(main_class, *arguments, heap="256m", libraries=KAFKA_LIBS):
-    """The command line of one of Kafka's programs, set up for a quick start."""
+    """The command line of one of Kafka's programs, set up for a quick start. What the virtual machine warns of is
+    no output of the program."""
     return [
         "java",
         f"-Xmx{heap}",
+        "-Xlog:disable",
+        "-Xlog:all=warning:stderr",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

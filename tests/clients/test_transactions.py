@@ -477,6 +477,15 @@ def source(new_topic, bootstrap):
     return topic, [value for _, value in values]
 
 
+def test_what_javas_machine_warns_of_is_no_line_of_a_copier():
+    line = java(COPIER, "--help")
+    # Of which there are none on a machine that was not set up for it.
+    line.insert(1, "-XX:+UseLargePages")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.stdout.startswith("usage"), done.stdout
+    assert "UseLargePages" in done.stderr
+
+
 def until_copied(copier, count):
     """Waits until it has copied some, and is still at it."""
     until(lambda: copier.copied >= count or copier.code() is not None, lambda: copier.copied)
