@@ -2,13 +2,13 @@
 //!
 //! Owns the four calls that make bytes durable, so that a test can make each of them fail. What to
 //! do when one fails is up to the backend; asking again is never the answer, because the kernel
-//! forgets what it couldn't write.
+//! forgets what it couldn't write. Owns also the lock that makes a folder one process's.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The calls that make bytes durable.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
@@ -37,6 +37,27 @@ impl Disk for RealDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
+    }
+}
+
+/// Why a folder can't be locked.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it.
+    Held(PathBuf),
+    /// The lock can't be touched.
+    Io { path: PathBuf, cause: io::Error },
+}
+
+/// Locks a folder against other processes, for as long as the file is open.
+pub(crate) fn lock_folder(folder: &Path) -> Result<File, LockError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|cause| LockError::Io { path: path.clone(), cause })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LockError::Held(folder.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(LockError::Io { path, cause }),
     }
 }
 

@@ -12,10 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ use super::half_of_the_processors;
 use super::lane::Lane;
 use super::ranges::{open_one, stored_bytes};
 use crate::counts::DiskCacheCounts;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, LockError, RealDisk, lock_folder};
 use crate::offload::off_the_workers;
 use index::{Index, Place};
 use shelver::Shelver;
@@ -84,6 +84,15 @@ pub enum DiskCacheError {
         /// What came of it.
         cause: io::Error,
     },
+}
+
+impl From<LockError> for DiskCacheError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held(folder) => Self::Locked(folder),
+            LockError::Io { path, cause } => Self::Io { path, cause },
+        }
+    }
 }
 
 /// A cache on disk. Cheap to clone.
@@ -146,7 +155,7 @@ impl DiskCache {
         let DiskCacheConfig { folder, bytes_max } = config;
         let failed = |cause| DiskCacheError::Io { path: folder.clone(), cause };
         fs::create_dir_all(&folder).map_err(failed)?;
-        let lock = lock(&folder)?;
+        let lock = lock_folder(&folder)?;
         let found = slab::list(&folder).map_err(failed)?;
         let shelf = Arc::new(Shelf::new(folder.clone()));
         let (queue, queued) = sync_channel(QUEUE_MAX);
@@ -343,17 +352,6 @@ fn cut(block: &Wanted, start: u64, bytes: &Bytes, is_sparse: bool) -> Option<Sto
     let stored = (to <= bytes.len()).then(|| bytes.slice(from..to))?;
     let stored = if is_sparse { Bytes::copy_from_slice(&stored) } else { stored };
     Some(Stored { key: block.key, bytes: stored })
-}
-
-fn lock(folder: &Path) -> Result<File, DiskCacheError> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|cause| DiskCacheError::Io { path: path.clone(), cause })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DiskCacheError::Locked(folder.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(DiskCacheError::Io { path, cause }),
-    }
 }
 
 #[cfg(test)]

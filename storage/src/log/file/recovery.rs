@@ -1,7 +1,7 @@
 //! Opening a log: reading all that is there, and telling torn writes from damage.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::chunk::{self, Chunk, offset};
 use super::record::{self, ALIGNMENT, HEADER_BYTES, Header, Kind};
 use super::{Disk, Inner, Lsn, OpenError, Place, State, floor};
-use crate::disk::make_folder;
+use crate::disk::{LockError, lock_folder, make_folder};
 
 /// What a chunk holds.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Inner {
     ) -> Result<Self, OpenError> {
         let io_error = |cause| OpenError::Io { path: folder.to_owned(), cause };
         make_folder(&*disk, folder).map_err(io_error)?;
-        let lock = lock(folder)?;
+        let lock = lock_folder(folder)?;
         // A process that was killed may have left a chunk or a floor whose name is not on the disk
         // yet: nothing may be built on it, and nothing deleted because of it, before it is.
         disk.sync_folder(folder).map_err(io_error)?;
@@ -217,14 +217,12 @@ fn judge(next: Lsn, at: usize, rest: &[u8], header: Option<Header>) -> Result<us
     Err(format!("entry {next} was written in full and has changed since"))
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(folder.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(OpenError::Io { path, cause }),
+impl From<LockError> for OpenError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held(folder) => Self::Locked(folder),
+            LockError::Io { path, cause } => Self::Io { path, cause },
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the disk gives back is what was put there, or nothing.
 
 use std::fs::OpenOptions;
+use std::path::Path;
 
 use odradek_protocol::id::{TopicId, TopicPartition};
 use tempfile::TempDir;
