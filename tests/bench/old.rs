@@ -131,6 +131,7 @@ fn request(places: &[Place]) -> FetchRequest {
         .with_session_epoch(-1)
         .with_topics(vec![asked])
 }
+
 /// The offset behind the last batch.
 fn end(records: &Bytes) -> i64 {
     let (mut at, mut end) = (0, 0);

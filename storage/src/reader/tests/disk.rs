@@ -1,7 +1,8 @@
 //! What was read once is on disk, and is read from the store again only if it is not right there.
 
 use std::fs;
-use std::path::Path;
+
+use tempfile::TempDir;
 
 use super::lanes::{Archive, BATCH_BYTES, EXTENTS};
 use super::*;
@@ -10,11 +11,19 @@ use crate::reader::{DiskCache, DiskCacheConfig};
 /// Up to where is read: far behind the end.
 const END: i64 = EXTENTS - 8;
 
-/// A cache in a folder, and next to no memory.
-async fn config(folder: &Path) -> ReaderConfig {
-    let config = DiskCacheConfig { folder: folder.to_owned(), bytes_max: 64 << 20 };
-    let disk = DiskCache::open(config).await.unwrap();
-    ReaderConfig { cache_bytes_max: 4096, disk: Some(disk), ..ReaderConfig::default() }
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn config(disk: &DiskCache) -> ReaderConfig {
+    ReaderConfig { cache_bytes_max: 4096, disk: Some(disk.clone()), ..ReaderConfig::default() }
+}
+
+/// An archive whose reader has a cache in a folder, and next to no memory.
+async fn archive(folder: &TempDir) -> (Archive, DiskCache) {
+    let cache = DiskCacheConfig { folder: folder.path().to_owned(), bytes_max: 64 << 20 };
+    let disk = DiskCache::open(cache).await.unwrap();
+    (Archive::new(config(&disk)).await, disk)
 }
 
 /// Reads everything up to [`END`], and says how many ranges were read from the store for it.
@@ -27,15 +36,13 @@ async fn reads(archive: &Archive, disk: &DiskCache) -> i64 {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_read_is_read_from_disk_after_that() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path()).await;
-    let disk = config.disk.clone().unwrap();
-    let mut archive = Archive::new(config.clone()).await;
+    let folder = folder();
+    let (mut archive, disk) = archive(&folder).await;
     assert_eq!(reads(&archive, &disk).await, END);
     assert_eq!(reads(&archive, &disk).await, 0);
     // By another reader as well, and when the store gives nothing.
     let (machine, store) = (archive.shelf.machine.clone(), Arc::new(archive.store.clone()));
-    archive.reader = Reader::new(machine, store, Arc::new(NoPeers), config);
+    archive.reader = Reader::new(machine, store, Arc::new(NoPeers), config(&disk));
     archive.store.lose_everything();
     assert_eq!(reads(&archive, &disk).await, 0);
     assert_eq!(disk.counts().hits.get(), 2 * END.unsigned_abs());
@@ -43,10 +50,8 @@ async fn what_was_read_is_read_from_disk_after_that() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_damaged_on_disk_is_read_from_the_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path()).await;
-    let disk = config.disk.clone().unwrap();
-    let archive = Archive::new(config).await;
+    let folder = folder();
+    let (archive, disk) = archive(&folder).await;
     assert_eq!(reads(&archive, &disk).await, END);
     for item in fs::read_dir(folder.path()).unwrap() {
         let path = item.unwrap().path();
@@ -61,10 +66,8 @@ async fn what_is_damaged_on_disk_is_read_from_the_store() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_at_the_tail_before_it_is_merged_is_not_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path()).await;
-    let disk = config.disk.clone().unwrap();
-    let archive = Archive::new(config).await;
+    let folder = folder();
+    let (archive, disk) = archive(&folder).await;
     assert_eq!(archive.fetch(END, 8).await, 8);
     disk.settle();
     assert_eq!(disk.counts().bytes_written.get(), 0);
